@@ -1,0 +1,5 @@
+//go:build !invariant
+
+package header
+
+const poison = false

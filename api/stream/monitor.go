@@ -1,0 +1,269 @@
+package stream
+
+import (
+	"sync"
+	"time"
+
+	"sidecar/api/header"
+	"sidecar/internal/buf"
+	"sidecar/internal/task"
+)
+
+// EventKind says what an Event tells.
+type EventKind uint8
+
+// The events of a stream. Codecs post Headers to Drained, the pool Ready and Failed; the others come
+// from timers, filters and call-outs.
+const (
+	EventNone     EventKind = iota
+	EventHeaders            // Map: the head; End
+	EventInterim            // Map: a 1xx head
+	EventData               // Data; End
+	EventTrailers           // Map
+	EventReset              // Fault: the peer or the connection ended the stream
+	EventRejected           // Fault: the codec refuses what it read; a local reply is due
+	EventDrained            // what was sent is below the low watermark again
+	EventReady              // Ref: the upstream stream that the pool hands over
+	EventFailed             // Fault: no upstream stream is to be had
+	EventTimer              // a deadline may have passed
+	EventResume             // a filter that waited goes on; Seq is its token
+	EventCall               // Ref is a func(*Turn)
+)
+
+// Event is one thing that happened to a stream. It is passed by value; Data and Map belong to the
+// poster and hold only during Receive, except that a queued event owns a copy of Data.
+type Event struct {
+	To    Receiver
+	Map   *header.Map
+	Data  []byte
+	Fault *Fault
+	Ref   any
+	Seq   uint32
+	Kind  EventKind
+	End   bool
+	owned *buf.Block
+}
+
+// Receiver handles events of a stream. Receive runs inside the stream: never twice at a time, and
+// it must not block.
+type Receiver interface {
+	Receive(t *Turn, e *Event)
+}
+
+// Target is where a codec or a pool posts the events of one stream. The zero Target drops them.
+type Target struct {
+	M   *Monitor
+	To  Receiver
+	Gen uint32
+}
+
+// Post hands e to the target's stream.
+func (x Target) Post(t *Turn, e Event) {
+	if x.M == nil {
+		return
+	}
+	e.To = x.To
+	x.M.Post(t, x.Gen, e)
+}
+
+// Monitor makes everything that happens to one stream happen one at a time, without ever making a
+// poster wait: an event runs at once when nobody runs the stream, else it is queued for the
+// goroutine that does. A pooled stream keeps its Monitor; events for an earlier use of it (another
+// generation) are dropped.
+type Monitor struct {
+	mu      sync.Mutex // guards below; a leaf: nothing is called while it is held
+	gen     uint32
+	running bool
+	queue   []Event
+	queued  int
+	waiting chan struct{}
+}
+
+// runLimit bounds what one goroutine does for a stream in one go, in events and in time; what is
+// left goes to a fresh goroutine, since a reader that is away from its socket stalls its other
+// streams.
+const (
+	runLimit     = 64
+	runLimitTime = time.Millisecond
+)
+
+// Gen returns the current generation. Call it inside the stream, or before it is shared.
+func (m *Monitor) Gen() uint32 { return m.gen }
+
+// Retire ends the current generation: every event posted for it, queued ones too, is dropped. It is
+// called inside the stream, as the last thing of its life.
+func (m *Monitor) Retire() {
+	m.mu.Lock()
+	m.gen++
+	q := m.queue
+	m.queue, m.queued = nil, 0
+	m.mu.Unlock()
+	for i := range q {
+		q[i].release()
+	}
+}
+
+// Post runs e inside the stream, now or when the goroutine that runs it gets there. Data is copied
+// if it has to wait.
+func (m *Monitor) Post(t *Turn, gen uint32, e Event) {
+	if t.current != nil {
+		if t.current == m {
+			m.enqueue(gen, e)
+			return
+		}
+		t.later = append(t.later, deferred{m: m, gen: gen, e: e.own()})
+		return
+	}
+	m.enter(t, gen, e)
+	if len(t.later) > 0 {
+		t.runLater()
+	}
+}
+
+func (m *Monitor) enqueue(gen uint32, e Event) {
+	e = e.own()
+	m.mu.Lock()
+	if m.gen != gen {
+		m.mu.Unlock()
+		e.release()
+		return
+	}
+	m.queue = append(m.queue, e)
+	m.queued += len(e.Data)
+	m.mu.Unlock()
+}
+
+// enter runs e and whatever is queued behind it, if nobody runs the stream.
+func (m *Monitor) enter(t *Turn, gen uint32, e Event) {
+	m.mu.Lock()
+	if m.gen != gen {
+		m.mu.Unlock()
+		e.release()
+		return
+	}
+	if m.running {
+		m.mu.Unlock()
+		// The runner may leave meanwhile; enqueueing looks again under the lock.
+		m.handOver(t, gen, e)
+		return
+	}
+	m.running = true
+	m.mu.Unlock()
+	t.current = m
+	t.handle(e)
+	m.drain(t)
+	t.current = nil
+}
+
+func (m *Monitor) handOver(t *Turn, gen uint32, e Event) {
+	e = e.own()
+	m.mu.Lock()
+	if m.gen != gen {
+		m.mu.Unlock()
+		e.release()
+		return
+	}
+	m.queue = append(m.queue, e)
+	m.queued += len(e.Data)
+	if m.running {
+		m.mu.Unlock()
+		return
+	}
+	m.running = true
+	m.mu.Unlock()
+	t.current = m
+	m.drain(t)
+	t.current = nil
+}
+
+// handle runs one event; the caller is inside the stream.
+func (t *Turn) handle(e Event) {
+	t.slot = e
+	e.To.Receive(t, &t.slot)
+	t.slot.release()
+	t.slot = Event{}
+}
+
+// drain runs queued events until there are none and leaves the stream. Emptiness is tested and the
+// stream left under one hold of the lock, so that no event is stranded.
+func (m *Monitor) drain(t *Turn) {
+	var start time.Time
+	for n := 0; ; n++ {
+		m.mu.Lock()
+		if len(m.queue) == 0 {
+			m.running = false
+			m.wake()
+			m.mu.Unlock()
+			return
+		}
+		if n == 1 {
+			start = time.Now()
+		}
+		if n >= runLimit || (n > 1 && time.Since(start) > runLimitTime) {
+			m.mu.Unlock()
+			task.Go("stream", func() { Do(m.adopt) }, nil)
+			return
+		}
+		e := m.queue[0]
+		copy(m.queue, m.queue[1:])
+		m.queue[len(m.queue)-1] = Event{}
+		m.queue = m.queue[:len(m.queue)-1]
+		m.queued -= len(e.Data)
+		m.wake()
+		m.mu.Unlock()
+		t.handle(e)
+	}
+}
+
+// adopt goes on running a stream that another goroutine has left running.
+func (m *Monitor) adopt(t *Turn) {
+	t.current = m
+	m.drain(t)
+	t.current = nil
+	t.runLater()
+}
+
+func (m *Monitor) wake() {
+	if m.waiting != nil {
+		close(m.waiting)
+		m.waiting = nil
+	}
+}
+
+// queueLimit is how much data may wait for a busy stream before its source must stop.
+const queueLimit = 64 << 10
+
+// WaitRoom blocks while more than queueLimit bytes wait for a busy stream. Only the reader of a
+// connection that serves this one stream may call it, outside every stream.
+func (m *Monitor) WaitRoom() {
+	for {
+		m.mu.Lock()
+		if m.queued <= queueLimit {
+			m.mu.Unlock()
+			return
+		}
+		if m.waiting == nil {
+			m.waiting = make(chan struct{})
+		}
+		c := m.waiting
+		m.mu.Unlock()
+		<-c
+	}
+}
+
+// own returns the event with its own copy of Data.
+func (e Event) own() Event {
+	if len(e.Data) == 0 || e.owned != nil {
+		return e
+	}
+	e.owned = buf.GetBlock(len(e.Data))
+	e.Data = e.owned.B[:copy(e.owned.B, e.Data)]
+	return e
+}
+
+func (e *Event) release() {
+	if e.owned != nil {
+		e.owned.Put()
+		e.owned, e.Data = nil, nil
+	}
+}

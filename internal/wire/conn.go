@@ -1,0 +1,453 @@
+// Package wire is one socket as the data path uses it: read by one goroutine into memory that is
+// borrowed only while there is something to read, written by anybody into one output buffer that is
+// flushed without ever blocking.
+//
+// A flush makes one write that does not wait; what the kernel does not take goes to a writer
+// goroutine that lives until the buffer is empty (datapath.md, rule 1). Nothing is called, posted or
+// written while the connection's lock is held.
+package wire
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"sidecar/api/stats"
+	"sidecar/api/stream"
+	"sidecar/internal/buf"
+	"sidecar/internal/task"
+)
+
+// HighWatermark is how many bytes may wait to be sent before the sources should stop; they go on
+// below half of it.
+const HighWatermark = 128 << 10
+
+// Options are what a connection is made with. The zero value is valid.
+type Options struct {
+	// Rx and Tx count bytes read and written, if not nil.
+	Rx, Tx *stats.Counter
+	// High is the high watermark in bytes; 0 is HighWatermark.
+	High int
+	// Drained is called when a connection that was Full is below the low watermark again: by the
+	// goroutine that flushed, outside streams and locks.
+	Drained func(t *stream.Turn)
+	// Shared says that several streams write to it.
+	Shared bool
+}
+
+// Conn is one connected TCP or unix socket.
+type Conn struct {
+	// Set by New, never changed.
+	nc      net.Conn
+	raw     syscall.RawConn
+	opt     Options
+	readFn  func(fd uintptr) bool
+	tryFn   func(fd uintptr) bool
+	writeFn func(fd uintptr) bool
+
+	// Owned by the reader.
+	want    func() bool
+	block   *buf.Block
+	size    int
+	n       int
+	readErr error
+	early   buf.Buffer
+
+	// Owned by whoever set writing.
+	chunk    buf.Buffer
+	writeErr error
+
+	lastWrite atomic.Int64 // unix nanoseconds of the last progress; for idle timers
+	closed    atomic.Bool
+
+	mu      sync.Mutex // guards below; a leaf
+	out     buf.Buffer
+	sending int // bytes in chunk
+	writing bool
+	dirty   bool
+	full    bool
+	shut    bool // half-close once everything is sent
+	isShut  bool
+	closeWr bool // close once everything is sent
+	broken  bool
+}
+
+type rawConner interface {
+	SyscallConn() (syscall.RawConn, error)
+}
+
+// ErrNotSocket is returned by New for a net.Conn that has no file descriptor.
+var ErrNotSocket = errors.New("connection has no socket")
+
+// New takes over nc, which must be a TCP or unix stream socket.
+func New(nc net.Conn, opt Options) (*Conn, error) {
+	rc, ok := nc.(rawConner)
+	if !ok {
+		return nil, ErrNotSocket
+	}
+	raw, err := rc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	if opt.High == 0 {
+		opt.High = HighWatermark
+	}
+	c := &Conn{nc: nc, raw: raw, opt: opt}
+	c.readFn, c.tryFn, c.writeFn = c.readReady, c.writeOnce, c.writeReady
+	return c, nil
+}
+
+// SetDrained replaces Options.Drained. Call it before anything is written.
+func (c *Conn) SetDrained(f func(t *stream.Turn)) { c.opt.Drained = f }
+
+// Net returns the socket for options and addresses; it must not be read or written.
+func (c *Conn) Net() net.Conn { return c.nc }
+
+// Raw returns the raw socket, for those who move bytes by themselves (splice). Nothing may be
+// buffered in the connection then.
+func (c *Conn) Raw() syscall.RawConn { return c.raw }
+
+// Preload puts bytes that were already read in front of what the socket has. Call it before Read.
+func (c *Conn) Preload(p []byte) { c.early.Append(p) }
+
+// Read waits until there is something to do for the reader, and only its goroutine calls it. While
+// want returns true it reads up to size bytes into a pooled block, which the caller puts back; while
+// want returns false it only waits until the socket is readable and returns a nil block without an
+// error. The end of the peer's data is io.EOF in both cases. want is asked again at each wake-up,
+// since the connection's state may have changed while the reader was parked.
+func (c *Conn) Read(size int, want func() bool) (*buf.Block, int, error) {
+	if c.early.Len() > 0 {
+		if !want() {
+			return nil, 0, nil
+		}
+		b := buf.GetBlock(max(size, c.early.Len()))
+		n := copy(b.B, c.early.Bytes())
+		c.early.Reset()
+		return b, n, nil
+	}
+	c.want, c.size, c.n, c.block, c.readErr = want, size, 0, nil, nil
+	err := c.raw.Read(c.readFn)
+	if c.readErr != nil {
+		err = c.readErr
+	}
+	b := c.block
+	c.block, c.want = nil, nil
+	return b, c.n, err
+}
+
+// readReady is called by the poller's loop: false parks the goroutine until the socket is readable.
+// The block is given back before parking, so that an idle connection holds no memory for reading.
+func (c *Conn) readReady(fd uintptr) bool {
+	if !c.want() {
+		return c.peek(int(fd))
+	}
+	b := buf.GetBlock(c.size)
+	for {
+		n, err := syscall.Read(int(fd), b.B)
+		switch {
+		case n > 0:
+			c.block, c.n = b, n
+			if c.opt.Rx != nil {
+				c.opt.Rx.Add(uint64(n))
+			}
+			return true
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			b.Put()
+			return false
+		case err != nil:
+			c.readErr = err
+		default:
+			c.readErr = io.EOF
+		}
+		b.Put()
+		return true
+	}
+}
+
+func (c *Conn) peek(fd int) bool {
+	var one [1]byte
+	for {
+		n, _, err := syscall.Recvfrom(fd, one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		switch {
+		case n > 0:
+			return true
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			return false
+		case err != nil:
+			c.readErr = err
+		default:
+			c.readErr = io.EOF
+		}
+		return true
+	}
+}
+
+// Begin locks the output and returns it for appending; End must follow at once. Nothing else may be
+// called between the two.
+func (c *Conn) Begin() *buf.Buffer {
+	c.mu.Lock()
+	return &c.out
+}
+
+// End unlocks the output and has it flushed at the end of the Turn.
+func (c *Conn) End(t *stream.Turn) {
+	if c.broken {
+		c.out.Reset()
+		c.mu.Unlock()
+		return
+	}
+	note := !c.dirty && c.out.Len() > 0
+	c.dirty = c.dirty || note
+	if c.out.Len()+c.sending > c.opt.High {
+		c.full = true
+	}
+	c.mu.Unlock()
+	if note {
+		t.Dirty(c)
+	}
+}
+
+// Write appends p to the output.
+func (c *Conn) Write(t *stream.Turn, p []byte) {
+	c.Begin().Append(p)
+	c.End(t)
+}
+
+// Full tells that the high watermark was passed and the low one not yet reached again.
+func (c *Conn) Full() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.full
+}
+
+// Pending returns the bytes that the kernel has not taken yet.
+func (c *Conn) Pending() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.Len() + c.sending
+}
+
+// Shared implements stream.Flusher.
+func (c *Conn) Shared() bool { return c.opt.Shared }
+
+// Flush sends what the kernel takes now. It implements stream.Flusher.
+func (c *Conn) Flush(t *stream.Turn) {
+	c.mu.Lock()
+	c.dirty = false
+	for {
+		if c.writing || c.out.Len() == 0 {
+			c.mu.Unlock()
+			return
+		}
+		c.take()
+		c.mu.Unlock()
+		if err := c.raw.Write(c.tryFn); err != nil && c.writeErr == nil {
+			c.writeErr = err
+		}
+		if c.writeErr == nil && c.chunk.Len() > 0 {
+			task.Go("connection writer", c.writeLoop, func(*task.Panic) { c.Close() })
+			return
+		}
+		if c.settle(t) {
+			return
+		}
+		c.mu.Lock()
+	}
+}
+
+// take moves the output to the chunk being written. The caller holds the lock.
+func (c *Conn) take() {
+	c.writing = true
+	c.chunk.Swap(&c.out)
+	c.sending = c.chunk.Len()
+}
+
+// settle is called by the writer with an empty chunk or an error; it tells whether writing ended.
+func (c *Conn) settle(t *stream.Turn) bool {
+	err := c.writeErr
+	c.mu.Lock()
+	c.sending = c.chunk.Len()
+	if err != nil {
+		c.broken = true
+		c.chunk.Reset()
+		c.out.Reset()
+		c.sending = 0
+	}
+	drained := c.full && c.out.Len()+c.sending <= c.opt.High/2
+	if drained {
+		c.full = false
+	}
+	done := c.out.Len() == 0
+	c.writing = false
+	var act func() error
+	if done {
+		act = c.ending()
+	}
+	c.mu.Unlock()
+	if act != nil {
+		_ = act() // the peer may have gone already
+	}
+	if drained && c.opt.Drained != nil {
+		c.opt.Drained(t)
+	}
+	return done
+}
+
+// ending returns what was put off until everything is sent. The caller holds the lock.
+func (c *Conn) ending() func() error {
+	switch {
+	case c.closeWr:
+		return c.closeNow
+	case c.shut && !c.isShut:
+		c.isShut = true
+		return c.closeWrite
+	}
+	return nil
+}
+
+// writeLoop sends the chunk, and what is appended meanwhile, waiting for the peer.
+func (c *Conn) writeLoop() {
+	for {
+		if err := c.raw.Write(c.writeFn); err != nil && c.writeErr == nil {
+			c.writeErr = err
+		}
+		done := true
+		stream.Do(func(t *stream.Turn) { done = c.settle(t) })
+		if done {
+			return
+		}
+		c.mu.Lock()
+		if c.writing || c.out.Len() == 0 { // another flush took it, or it is empty
+			c.mu.Unlock()
+			return
+		}
+		c.take()
+		c.mu.Unlock()
+	}
+}
+
+func (c *Conn) writeOnce(fd uintptr) bool {
+	c.send(int(fd))
+	return true
+}
+
+func (c *Conn) writeReady(fd uintptr) bool {
+	for c.chunk.Len() > 0 {
+		if !c.send(int(fd)) {
+			return false
+		}
+		if c.writeErr != nil {
+			return true
+		}
+		if c.lowered() {
+			stream.Do(func(t *stream.Turn) {
+				if c.opt.Drained != nil {
+					c.opt.Drained(t)
+				}
+			})
+		}
+	}
+	return true
+}
+
+// lowered tells, once, that a full connection has come below its low watermark.
+func (c *Conn) lowered() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sending = c.chunk.Len()
+	if !c.full || c.out.Len()+c.sending > c.opt.High/2 {
+		return false
+	}
+	c.full = false
+	return true
+}
+
+// send makes one write; false means that the kernel takes nothing now.
+func (c *Conn) send(fd int) bool {
+	for {
+		n, err := syscall.Write(fd, c.chunk.Bytes())
+		if n > 0 {
+			c.chunk.Consume(n)
+			if c.opt.Tx != nil {
+				c.opt.Tx.Add(uint64(n))
+			}
+			return true
+		}
+		switch err {
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			return false
+		}
+		c.writeErr = err
+		return true
+	}
+}
+
+// CloseWrite half-closes the connection once everything is sent.
+func (c *Conn) CloseWrite(t *stream.Turn) {
+	c.mu.Lock()
+	c.shut = true
+	c.endSoon(t, false)
+}
+
+// CloseAfterFlush closes the connection once everything is sent.
+func (c *Conn) CloseAfterFlush(t *stream.Turn) {
+	c.mu.Lock()
+	c.closeWr = true
+	c.endSoon(t, true)
+}
+
+func (c *Conn) endSoon(t *stream.Turn, _ bool) {
+	var act func() error
+	if !c.writing && c.out.Len() == 0 {
+		act = c.ending()
+	}
+	c.mu.Unlock()
+	if act != nil {
+		_ = act()
+	}
+}
+
+func (c *Conn) closeWrite() error {
+	if w, ok := c.nc.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return c.closeNow()
+}
+
+// Close closes the socket at once, from any goroutine; what was not sent is lost. The reader wakes
+// with an error and ends the connection's life.
+func (c *Conn) Close() { _ = c.closeNow() }
+
+func (c *Conn) closeNow() error {
+	if !c.closed.CompareAndSwap(false, true) {
+		return nil
+	}
+	return c.nc.Close()
+}
+
+// Reset closes the socket so that the peer sees a RST (SO_LINGER 0).
+func (c *Conn) Reset() {
+	if l, ok := c.nc.(interface{ SetLinger(sec int) error }); ok {
+		_ = l.SetLinger(0)
+	}
+	c.Close()
+}
+
+// Closed tells whether Close was called.
+func (c *Conn) Closed() bool { return c.closed.Load() }
+
+// Release gives back what the reader holds; it is called as the reader ends.
+func (c *Conn) Release() { c.early.Reset() }
+
+// SetReadDeadline makes a parked reader wake with os.ErrDeadlineExceeded; the zero time clears it.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.nc.SetReadDeadline(t) }
