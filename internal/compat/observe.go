@@ -1,0 +1,155 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"sidecar/internal/compat/play"
+	"sidecar/internal/compat/wire"
+)
+
+// observation is all that is compared of a case, free of chance.
+type observation struct {
+	play.Result
+	Log   []string         `json:"log,omitempty"`
+	Stats map[string]int64 `json:"stats,omitempty"` // what a case added to each
+}
+
+// normaliser replaces what differs from run to run by a name for it. Each replacement is for one
+// kind of value and checks its form: a date that isn't one stays and shows up as a difference.
+type normaliser struct {
+	ports map[string]string // the port's number to its name
+	hosts map[string]bool   // addresses of this machine
+	dir   string
+}
+
+func newNormaliser(table map[string]string) (*normaliser, error) {
+	n := &normaliser{ports: map[string]string{}, hosts: map[string]bool{}, dir: table["dir"]}
+	for name, value := range table {
+		if name != "dir" {
+			n.ports[value] = name
+		}
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range addrs {
+		if ip, ok := a.(*net.IPNet); ok && !ip.IP.IsLoopback() {
+			n.hosts[ip.IP.String()] = true
+		}
+	}
+	return n, nil
+}
+
+var (
+	portPattern    = regexp.MustCompile(`\b(127\.0\.0\.[0-9]+|localhost|\[::1\]):([0-9]{4,5})\b`)
+	addressPattern = regexp.MustCompile(`\b[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\b`)
+	uuidPattern    = regexp.MustCompile(
+		`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`)
+	timePattern = regexp.MustCompile(`\b20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-9:.]+Z`)
+)
+
+// text normalises addresses, ids and times wherever they stand.
+func (n *normaliser) text(s string) string {
+	s = portPattern.ReplaceAllStringFunc(s, func(m string) string {
+		i := strings.LastIndexByte(m, ':')
+		name, ok := n.ports[m[i+1:]]
+		if !ok {
+			name = "port"
+		}
+		return m[:i] + ":<" + name + ">"
+	})
+	s = addressPattern.ReplaceAllStringFunc(s, func(m string) string {
+		if n.hosts[m] {
+			return "<local address>"
+		}
+		return m
+	})
+	s = uuidPattern.ReplaceAllString(s, "<uuid>")
+	return timePattern.ReplaceAllString(s, "<time>")
+}
+
+// header normalises one header line.
+func (n *normaliser) header(line string) string {
+	name, value, ok := strings.Cut(line, ":")
+	if !ok {
+		return printable(n.text(line))
+	}
+	value = strings.TrimPrefix(value, " ")
+	switch strings.ToLower(name) {
+	case "date":
+		if _, err := http.ParseTime(value); err == nil {
+			return name + ": <date>"
+		}
+	case "x-envoy-upstream-service-time":
+		if _, err := strconv.ParseUint(value, 10, 32); err == nil {
+			return name + ": <ms>"
+		}
+	}
+	return printable(n.text(line))
+}
+
+const maxShownBody = 300
+
+// printable keeps goldens readable: long or binary text is shown by length and digest, or quoted.
+func printable(s string) string {
+	if len(s) > maxShownBody {
+		sum := sha256.Sum256([]byte(s))
+		return fmt.Sprintf("<%d bytes, SHA-256 %s>", len(s), hex.EncodeToString(sum[:8]))
+	}
+	plain := utf8.ValidString(s)
+	for _, r := range s {
+		if r < ' ' && r != '\n' || r == 0x7f {
+			plain = false
+		}
+	}
+	if plain {
+		return s
+	}
+	return strconv.QuoteToASCII(s)
+}
+
+func (n *normaliser) message(m *wire.Message) {
+	m.Head = slices.Clone(m.Head)
+	for i := range m.Head {
+		m.Head[i] = n.header(m.Head[i])
+	}
+	for i := range m.Trailers {
+		m.Trailers[i] = n.header(m.Trailers[i])
+	}
+	m.Body = printable(n.text(m.Body))
+}
+
+func (n *normaliser) observation(r *play.Result, log []string, stats map[string]int64) *observation {
+	out := &observation{Result: *r, Stats: stats}
+	for i := range out.Clients {
+		c := &out.Clients[i]
+		for j := range c.Responses {
+			n.message(&c.Responses[j])
+		}
+		c.Data = printable(n.text(c.Data))
+	}
+	for _, name := range slices.Sorted(maps.Keys(out.Upstreams)) {
+		for i := range out.Upstreams[name] {
+			c := &out.Upstreams[name][i]
+			for j := range c.Requests {
+				n.message(&c.Requests[j])
+			}
+			c.Data = printable(n.text(c.Data))
+		}
+	}
+	for _, line := range log {
+		out.Log = append(out.Log, printable(n.text(line)))
+	}
+	return out
+}
