@@ -125,15 +125,17 @@ func (a AccessLogType) String() string {
 // ConnInfo is what is known of a downstream connection. It is filled before the first stream and
 // does not change afterwards, so every stream may read it.
 type ConnInfo struct {
-	ID       uint64
-	Start    time.Time
-	Local    Addr // where the client connected to, restored by original_dst or proxy_protocol
-	Remote   Addr // the client, restored by proxy_protocol
-	Direct   Addr // the peer of the socket
-	SNI      string
-	ALPN     string // application protocols as sniffed or negotiated
-	Listener string
-	Chain    string // filter chain name
+	ID     uint64
+	Start  time.Time
+	Local  Addr // where the client connected to, restored by original_dst or proxy_protocol
+	Remote Addr // the client, restored by proxy_protocol
+	Direct Addr // the peer of the socket
+	// DirectLocal is the socket's own address; zero where it is Local.
+	DirectLocal Addr
+	SNI         string
+	ALPN        string // application protocols as sniffed or negotiated
+	Listener    string
+	Chain       string // filter chain name
 
 	TransportProtocol string // "raw_buffer" or "tls", as the inspector found
 	TerminationDetail string
