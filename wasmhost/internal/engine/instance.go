@@ -133,3 +133,18 @@ func (in *Instance) Close() {
 	in.c = nil
 	in.pin.Unpin()
 }
+
+// Bytes is the guest memory [p, p+n), valid as Memory is; false when it is not all there.
+func (in *Instance) Bytes(p, n uint32) ([]byte, bool) {
+	m := in.Memory()
+	if uint64(p)+uint64(n) > uint64(len(m)) {
+		return nil, false
+	}
+	return m[p : uint64(p)+uint64(n) : uint64(p)+uint64(n)], true
+}
+
+// Text is Bytes as a string that shares the guest's memory: for look-ups that keep nothing of it.
+func (in *Instance) Text(p, n uint32) (string, bool) {
+	b, ok := in.Bytes(p, n)
+	return unsafe.String(unsafe.SliceData(b), len(b)), ok
+}
