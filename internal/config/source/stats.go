@@ -3,8 +3,8 @@ package source
 import "sidecar/api/stats"
 
 // Stats are the statistics of one subscription, by Envoy's names. The consumer binds them below its
-// own prefix: cluster_manager.cds., listener_manager.lds., http.PREFIX.rds.NAME., cluster.NAME.,
-// extension_config_discovery.http_filter.NAME. and so on.
+// own prefix: cluster_manager.cds, listener_manager.lds, http.PREFIX.rds.NAME, cluster.NAME,
+// extension_config_discovery.http_filter.NAME and so on.
 type Stats struct {
 	// UpdateAttempt counts answers, failures, and the start of the subscription.
 	UpdateAttempt stats.Counter `stat:"update_attempt"`
@@ -18,6 +18,23 @@ type Stats struct {
 	InitFetchTimeout stats.Counter `stat:"init_fetch_timeout"`
 	// UpdateTime is when the last response was accepted, in milliseconds since the epoch.
 	UpdateTime stats.Gauge `stat:"update_time"`
-	// Version is the xxHash64 of the last accepted version_info.
+	// UpdateDuration is the time from a response to the end of its application.
+	UpdateDuration stats.Histogram `stat:"update_duration,ms"`
+	// Version is a hash of the last accepted version_info.
 	Version stats.Gauge `stat:"version"`
+	// VersionText is the last accepted version_info.
+	VersionText stats.Text `stat:"version_text"`
+}
+
+// ControlPlaneStats are those of one stream to a management server; they belong below the prefix
+// control_plane.
+type ControlPlaneStats struct {
+	// ConnectedState is 1 while the stream is open.
+	ConnectedState stats.Gauge `stat:"connected_state"`
+	// PendingRequests waits for the rate limit.
+	PendingRequests stats.Gauge `stat:"pending_requests"`
+	// RateLimitEnforced counts requests that had to wait.
+	RateLimitEnforced stats.Counter `stat:"rate_limit_enforced"`
+	// Identifier is what the server calls itself.
+	Identifier stats.Text `stat:"identifier"`
 }
