@@ -1,0 +1,147 @@
+package format
+
+import (
+	"strings"
+	"time"
+
+	"sidecar/api/stream"
+)
+
+func downstreamTLS(in *stream.Info) *stream.TLSInfo { return in.Conn.TLS }
+func upstreamTLS(in *stream.Info) *stream.TLSInfo   { return in.Upstream.TLS }
+
+// cert reads a certificate, nil if there is none.
+type cert func(*stream.Info) *stream.CertInfo
+
+func downstreamPeer(in *stream.Info) *stream.CertInfo { return peer(in.Conn.TLS) }
+func upstreamPeer(in *stream.Info) *stream.CertInfo   { return peer(in.Upstream.TLS) }
+
+func peer(t *stream.TLSInfo) *stream.CertInfo {
+	if t == nil || !t.PeerPresented {
+		return nil
+	}
+	return &t.Peer
+}
+
+func own(tls func(*stream.Info) *stream.TLSInfo) cert {
+	return func(in *stream.Info) *stream.CertInfo {
+		if t := tls(in); t != nil {
+			return &t.Own
+		}
+		return nil
+	}
+}
+
+// simpleTLS makes the operators for TLS data: absent on plaintext.
+func simpleTLS(name string) op {
+	if rest, ok := strings.CutPrefix(name, "DOWNSTREAM_"); ok {
+		return tlsOp(rest, downstreamTLS, downstreamPeer)
+	}
+	if rest, ok := strings.CutPrefix(name, "UPSTREAM_"); ok {
+		if rest == "SERVER_NAME" {
+			return sessionOp(upstreamTLS, func(t *stream.TLSInfo) string { return t.SNI })
+		}
+		return tlsOp(rest, upstreamTLS, upstreamPeer)
+	}
+	return op{}
+}
+
+func tlsOp(rest string, tls func(*stream.Info) *stream.TLSInfo, peer cert) op {
+	switch rest {
+	case "TLS_VERSION":
+		return sessionOp(tls, func(t *stream.TLSInfo) string { return t.Version })
+	case "TLS_CIPHER":
+		return sessionOp(tls, func(t *stream.TLSInfo) string { return t.Cipher })
+	case "TLS_GROUP":
+		return sessionOp(tls, func(t *stream.TLSInfo) string { return t.Group })
+	case "TLS_SESSION_ID":
+		return sessionOp(tls, func(t *stream.TLSInfo) string { return t.SessionID })
+	case "PEER_SUBJECT":
+		return certOp(peer, func(c *stream.CertInfo) string { return c.Subject })
+	case "PEER_ISSUER":
+		return certOp(peer, func(c *stream.CertInfo) string { return c.Issuer })
+	case "PEER_SERIAL":
+		return certOp(peer, func(c *stream.CertInfo) string { return c.Serial })
+	case "PEER_FINGERPRINT_256":
+		return certOp(peer, func(c *stream.CertInfo) string { return c.SHA256 })
+	case "PEER_FINGERPRINT_1":
+		return certOp(peer, func(c *stream.CertInfo) string { return c.SHA1 })
+	case "PEER_CERT":
+		return certOp(peer, func(c *stream.CertInfo) string { return c.PEM })
+	case "LOCAL_SUBJECT":
+		return certOp(own(tls), func(c *stream.CertInfo) string { return c.Subject })
+	}
+	side, kind, ok := strings.Cut(rest, "_")
+	if !ok || side != "PEER" && side != "LOCAL" {
+		return op{}
+	}
+	from := peer
+	if side == "LOCAL" {
+		from = own(tls)
+	}
+	switch kind {
+	case "URI_SAN":
+		return sanOp(from, func(c *stream.CertInfo) []string { return c.URISAN })
+	case "DNS_SAN":
+		return sanOp(from, func(c *stream.CertInfo) []string { return c.DNSSAN })
+	case "IP_SAN":
+		return sanOp(from, func(c *stream.CertInfo) []string { return c.IPSAN })
+	case "EMAIL_SAN":
+		return sanOp(from, func(c *stream.CertInfo) []string { return c.EmailSAN })
+	}
+	return op{}
+}
+
+func sessionOp(tls func(*stream.Info) *stream.TLSInfo, get func(*stream.TLSInfo) string) op {
+	return op{text: func(dst []byte, in *stream.Info) ([]byte, bool) {
+		if t := tls(in); t != nil {
+			return appendString(dst, get(t))
+		}
+		return dst, false
+	}}
+}
+
+func certOp(from cert, get func(*stream.CertInfo) string) op {
+	return op{text: func(dst []byte, in *stream.Info) ([]byte, bool) {
+		if c := from(in); c != nil {
+			return appendString(dst, get(c))
+		}
+		return dst, false
+	}}
+}
+
+func sanOp(from cert, get func(*stream.CertInfo) []string) op {
+	return op{text: func(dst []byte, in *stream.Info) ([]byte, bool) {
+		c := from(in)
+		if c == nil {
+			return dst, false
+		}
+		names := get(c)
+		for i, s := range names {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = append(dst, s...)
+		}
+		return dst, len(names) > 0
+	}}
+}
+
+func makeCertStart(from cert) func(string, *Options) (op, error) {
+	return makeCertTime(from, func(c *stream.CertInfo) time.Time { return c.NotBefore })
+}
+
+func makeCertEnd(from cert) func(string, *Options) (op, error) {
+	return makeCertTime(from, func(c *stream.CertInfo) time.Time { return c.NotAfter })
+}
+
+func makeCertTime(from cert, get func(*stream.CertInfo) time.Time) func(string, *Options) (op, error) {
+	return func(param string, _ *Options) (op, error) {
+		return clockOp(param, false, func(in *stream.Info) time.Time {
+			if c := from(in); c != nil {
+				return get(c)
+			}
+			return time.Time{}
+		})
+	}
+}
