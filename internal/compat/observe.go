@@ -56,6 +56,7 @@ var (
 	addressPattern = regexp.MustCompile(`\b[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\b`)
 	uuidPattern    = regexp.MustCompile(
 		`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`)
+	barePort    = regexp.MustCompile(`\b[0-9]{5}\b`)
 	timePattern = regexp.MustCompile(`\b20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-9:.]+Z`)
 )
 
@@ -68,6 +69,12 @@ func (n *normaliser) text(s string) string {
 			name = "port"
 		}
 		return m[:i] + ":<" + name + ">"
+	})
+	s = barePort.ReplaceAllStringFunc(s, func(m string) string {
+		if name, ok := n.ports[m]; ok {
+			return "<" + name + ">"
+		}
+		return m
 	})
 	s = addressPattern.ReplaceAllStringFunc(s, func(m string) string {
 		if n.hosts[m] {

@@ -37,6 +37,7 @@ type report struct {
 type caseResult struct {
 	Case        string       `json:"case"`
 	Error       string       `json:"error,omitempty"`
+	Unplayed    int          `json:"unplayed,omitempty"` // cases of a group that didn't start
 	Differences []difference `json:"differences,omitempty"`
 	Allowed     []string     `json:"allowed,omitempty"`
 }
@@ -96,11 +97,11 @@ func (s *session) chosen(g *corpus.Group) int {
 func (s *session) playGroup(ctx context.Context, g *corpus.Group) ([]caseResult, error) {
 	wants, err := s.wants(ctx, g, s.selects(g, nil))
 	if err != nil {
-		return nil, err
+		return s.unplayed(ctx, g, err)
 	}
 	gots, err := s.gots(ctx, g, s.selects(g, nil))
 	if err != nil {
-		return nil, err
+		return s.unplayed(ctx, g, err)
 	}
 	if s.record {
 		return s.recordGroup(ctx, g, gots)
@@ -144,7 +145,7 @@ func (s *session) selects(g *corpus.Group, only map[string]bool) func(*corpus.Ca
 func (s *session) wants(ctx context.Context, g *corpus.Group, chosen func(*corpus.Case) bool,
 ) (map[string]outcome, error) {
 	if s.want != nil {
-		return s.start(ctx, *s.want, g, chosen)
+		return runGroup(ctx, *s.want, g, chosen)
 	}
 	records, err := readGolden(s.dir, g.Name)
 	if err != nil {
@@ -165,27 +166,16 @@ func (s *session) wants(ctx context.Context, g *corpus.Group, chosen func(*corpu
 
 func (s *session) gots(ctx context.Context, g *corpus.Group, chosen func(*corpus.Case) bool,
 ) (map[string]outcome, error) {
-	return s.start(ctx, *s.got, g, chosen)
+	return runGroup(ctx, *s.got, g, chosen)
 }
 
-// start turns a proxy that doesn't take the config into failures of the group's cases: the other
-// groups still tell something.
-func (s *session) start(ctx context.Context, p proxy, g *corpus.Group, chosen func(*corpus.Case) bool,
-) (map[string]outcome, error) {
-	out, err := runGroup(ctx, p, g, chosen)
-	if err == nil {
-		return out, nil
-	}
+// unplayed is the result for a group whose config a proxy doesn't take: the other groups still
+// tell something.
+func (s *session) unplayed(ctx context.Context, g *corpus.Group, err error) ([]caseResult, error) {
 	if ctx.Err() != nil {
 		return nil, err
 	}
-	out = map[string]outcome{}
-	for i := range g.Cases {
-		if c := &g.Cases[i]; chosen(c) {
-			out[c.Name] = outcome{err: err}
-		}
-	}
-	return out, nil
+	return []caseResult{{Case: g.Name + "/*", Unplayed: s.chosen(g), Error: err.Error()}}, nil
 }
 
 func (s *session) judge(g *corpus.Group, wants, gots map[string]outcome) map[string]caseResult {
@@ -287,9 +277,12 @@ func (s *session) recordGroup(ctx context.Context, g *corpus.Group, first map[st
 }
 
 func (s *session) count(r caseResult) {
-	s.report.Cases++
+	s.report.Cases += max(r.Unplayed, 1)
 	s.report.Results = append(s.report.Results, r)
 	switch {
+	case r.Unplayed > 0:
+		s.report.Failed += r.Unplayed
+		fmt.Printf("FAIL %s: %d cases\n    %s\n", r.Case, r.Unplayed, r.Error)
 	case r.Error != "":
 		s.report.Failed++
 		fmt.Printf("FAIL %s\n    %s\n", r.Case, r.Error)

@@ -65,6 +65,8 @@ func failure(err error) string {
 // settleDown waits for the proxy to close, or not to.
 func (c *client) settleDown() {
 	if c.out.End != "" {
+		// The proxy's other side may not be through yet.
+		_ = pause(c.ctx, c.settle)
 		return
 	}
 	if err := c.conn.SetReadDeadline(time.Now().Add(c.settle)); err != nil {
