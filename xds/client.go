@@ -196,7 +196,8 @@ func (c *Client) allMuxes() []*mux {
 }
 
 // feedFor finds or opens the feed of a source's resources of one type.
-func (c *Client) feedFor(src *source.ConfigSource, url string) (*feed, error) {
+func (c *Client) feedFor(spec *source.Spec) (*feed, error) {
+	src, url := spec.Source, spec.TypeURL
 	if src == nil {
 		return nil, errors.New("no config source")
 	}
@@ -207,22 +208,30 @@ func (c *Client) feedFor(src *source.ConfigSource, url string) (*feed, error) {
 			return nil, errors.New("ads: the bootstrap has no ads_config")
 		}
 		if c.ads == nil {
-			c.ads = c.open("", c.cfg.ADS, adsMethod(c.cfg.ADS.Delta))
+			c.ads = c.open("", c.cfg.ADS, adsMethod(c.cfg.ADS.Delta), c.adsStats())
 		}
 		return c.ads.feed(k), nil
 	case source.KindFile:
 		return c.fileFeed(src, k)
 	case source.KindGRPC:
-		return c.typeFeed(src, k)
+		return c.typeFeed(spec, k)
 	}
 	return nil, fmt.Errorf("config source of unknown kind %d", src.Kind)
+}
+
+func (c *Client) adsStats() *source.ControlPlaneStats {
+	if c.cfg.Stats == nil {
+		return nil
+	}
+	return stats.Bind[source.ControlPlaneStats](c.cfg.Stats.Sub("control_plane"))
 }
 
 // typeFeed opens a stream of the type's own service. Subscriptions with equal configs share it.
 //
 // DIVERGES(xds-shared-streams): Envoy opens a stream for each subscription, which is thousands for
 // the endpoints of a mesh. Secrets have one each here too.
-func (c *Client) typeFeed(src *source.ConfigSource, k kind) (*feed, error) {
+func (c *Client) typeFeed(spec *source.Spec, k kind) (*feed, error) {
+	src := spec.Source
 	method := k.method(src.GRPC.Delta)
 	if method == "" {
 		return nil, fmt.Errorf("%s has no discovery service", k.url)
@@ -234,9 +243,10 @@ func (c *Client) typeFeed(src *source.ConfigSource, k kind) (*feed, error) {
 	}
 	m := c.muxes[key]
 	if m == nil {
-		m = c.open(key, src.GRPC, method)
+		m = c.open(key, src.GRPC, method, spec.ControlPlane)
 		c.muxes[key] = m
 	}
+	m.joined(spec.ControlPlane)
 	return m.feed(k), nil
 }
 

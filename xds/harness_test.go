@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -258,4 +259,15 @@ func newClientWithoutADS(t *testing.T) *xds.Client {
 	c.Start()
 	t.Cleanup(c.Close)
 	return c
+}
+
+// waitFor yields until the condition holds: for counters, which tell nobody.
+func waitFor(t *testing.T, ctx context.Context, cond func() bool) {
+	t.Helper()
+	for !cond() {
+		if ctx.Err() != nil {
+			t.Fatal("the condition did not come true")
+		}
+		runtime.Gosched()
+	}
 }

@@ -9,7 +9,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
-	"sidecar/api/stats"
 	"sidecar/internal/config/source"
 	"sidecar/xds/transport"
 )
@@ -24,9 +23,10 @@ type mux struct {
 	stats  *source.ControlPlaneStats
 	feeds  []*muxFeed // in order of rank
 
-	gen      uint64 // of the open stream; 0 when it is not open
-	nodeSent bool
-	dirty    bool
+	gen        uint64 // of the open stream; 0 when it is not open
+	identifier string // of the server
+	nodeSent   bool
+	dirty      bool
 }
 
 // muxFeed is a feed with its state of the protocol, which is either of the two.
@@ -37,11 +37,10 @@ type muxFeed struct {
 	delta deltaState
 }
 
-func (c *Client) open(key string, cfg *source.GRPC, method string) *mux {
-	m := &mux{c: c, key: key, cfg: cfg}
-	if c.cfg.Stats != nil {
-		m.stats = stats.Bind[source.ControlPlaneStats](c.cfg.Stats.Sub("control_plane"))
-	} else {
+// open opens a stream. The stats that its rate limit counts in are those of the first who needs it.
+func (c *Client) open(key string, cfg *source.GRPC, method string, st *source.ControlPlaneStats) *mux {
+	m := &mux{c: c, key: key, cfg: cfg, stats: st}
+	if m.stats == nil {
 		m.stats = &source.ControlPlaneStats{}
 	}
 	newResponse := func() proto.Message { return new(discoveryv3.DiscoveryResponse) }
@@ -97,6 +96,7 @@ func (e *muxEvents) Closed(gen uint64, err error) {
 
 func (m *mux) opened(gen uint64) {
 	m.gen, m.nodeSent = gen, false
+	m.eachStats(func(st *source.ControlPlaneStats) { st.ConnectedState.Set(1) })
 	m.c.cfg.Log.Info("xds: stream opened", "stream", m.stream.String())
 	for _, f := range m.feeds {
 		f.sotw.opened()
@@ -110,6 +110,7 @@ func (m *mux) disconnected(gen uint64, err error) {
 	if m.gen == gen {
 		m.gen = 0
 	}
+	m.eachStats(func(st *source.ControlPlaneStats) { st.ConnectedState.Set(0) })
 	for _, f := range m.feeds {
 		f.each((*subscription).failed)
 	}
@@ -134,8 +135,38 @@ func (m *mux) received(gen uint64, msg proto.Message) {
 }
 
 func (m *mux) identify(id string) {
-	if id != m.stats.Identifier.Value() {
-		m.stats.Identifier.Set(id)
+	if id == m.identifier {
+		return
+	}
+	m.identifier = id
+	m.eachStats(func(st *source.ControlPlaneStats) { st.Identifier.Set(id) })
+}
+
+// eachStats calls fn for the stats of everyone who shares the stream.
+func (m *mux) eachStats(fn func(*source.ControlPlaneStats)) {
+	fn(m.stats)
+	if m.key == "" {
+		return
+	}
+	for _, f := range m.feeds {
+		f.each(func(s *subscription) {
+			if st := s.spec.ControlPlane; st != nil && st != m.stats {
+				fn(st)
+			}
+		})
+	}
+}
+
+// joined tells a late subscriber's stats what the stream is like.
+func (m *mux) joined(st *source.ControlPlaneStats) {
+	if st == nil {
+		return
+	}
+	if m.gen != 0 {
+		st.ConnectedState.Set(1)
+	}
+	if m.identifier != "" {
+		st.Identifier.Set(m.identifier)
 	}
 }
 

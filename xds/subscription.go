@@ -59,7 +59,7 @@ func (s *subscription) start() {
 	if st := s.spec.Stats; st != nil {
 		st.UpdateAttempt.Inc()
 	}
-	f, err := s.c.feedFor(s.spec.Source, s.spec.TypeURL)
+	f, err := s.c.feedFor(&s.spec)
 	if err != nil {
 		s.c.cfg.Log.Error("xds: can't subscribe", "type", s.spec.TypeURL, "error", err)
 		s.unavailable(err)

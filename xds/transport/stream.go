@@ -41,8 +41,9 @@ type Options struct {
 	// NewResponse allocates a message to receive into.
 	NewResponse func() proto.Message
 	Handler     Handler
-	Stats       *source.ControlPlaneStats
-	Log         *slog.Logger
+	// Stats is counted in for the rate limit.
+	Stats *source.ControlPlaneStats
+	Log   *slog.Logger
 }
 
 // Stream keeps a bidirectional stream to a management server open: when it breaks, it is opened
@@ -144,8 +145,6 @@ func (s *Stream) once(ctx context.Context, b *backOff, limit *bucket) (uint64, e
 	if err != nil {
 		return gen, err
 	}
-	s.opts.Stats.ConnectedState.Inc()
-	defer s.opts.Stats.ConnectedState.Dec()
 	s.opts.Handler.Opened(gen)
 
 	var sending sync.WaitGroup

@@ -47,11 +47,13 @@ func New(tb TB) *Server {
 
 // Start starts a server on addr.
 func Start(addr string) (*Server, error) {
-	s := &Server{addr: addr, log: newEventLog()}
-	s.caches.byType = map[string]*typeCache{}
-	if err := s.Resume(); err != nil {
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
+	if err != nil {
 		return nil, err
 	}
+	s := &Server{addr: l.Addr().String(), log: newEventLog()}
+	s.caches.byType = map[string]*typeCache{}
+	s.serve(l)
 	return s, nil
 }
 
@@ -85,7 +87,11 @@ func (s *Server) Resume() error {
 	if err != nil {
 		return err
 	}
-	s.addr = l.Addr().String()
+	s.serve(l)
+	return nil
+}
+
+func (s *Server) serve(l net.Listener) {
 	var ctx context.Context
 	ctx, s.stop = context.WithCancel(context.Background())
 	s.grpc, s.done = grpc.NewServer(), make(chan struct{})
@@ -94,7 +100,6 @@ func (s *Server) Resume() error {
 		defer close(done)
 		_ = g.Serve(l) // ends with Stop
 	}(s.grpc, s.done)
-	return nil
 }
 
 // Set adds resources, or replaces those of the same type and name, and pushes them: one push a type.

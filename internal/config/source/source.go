@@ -44,6 +44,10 @@ type Spec struct {
 	Watcher Watcher
 	// Stats are the subscription's own, bound by the consumer in its scope; nil counts nowhere.
 	Stats *Stats
+	// ControlPlane are the stream's, when the source is KindGRPC; Envoy has them in the same scope as
+	// Stats below "control_plane". nil counts nowhere. (Those of the aggregated stream are the
+	// client's own.)
+	ControlPlane *ControlPlaneStats
 }
 
 // Subscription is an open one. Its methods may be called from any goroutine and don't block.
