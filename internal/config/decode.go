@@ -180,7 +180,7 @@ func (d *decoder) packedAny(p *Path, n *node, m protoreflect.Message, depth int)
 	m.Set(fields.ByNumber(1), protoreflect.ValueOfString(at.text))
 	mt, err := protoregistry.GlobalTypes.FindMessageByURL(at.text)
 	if err != nil {
-		d.fail(p, at.line, "no extension takes the type %q", at.text)
+		d.fail(p, at.line, "%w %q", errUnknownType, at.text)
 		return
 	}
 	inner := mt.New()

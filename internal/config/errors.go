@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // maxErrors bounds what one bad resource can make us hold and send back in a NACK.
@@ -42,7 +43,33 @@ func (e *Error) Unwrap() error { return e.Err }
 type Errors struct {
 	list    []error
 	seen    map[string]struct{}
+	loaded  paths
 	dropped int
+}
+
+// paths are the fields that are wrong as they are written: an error with a file comes from loading,
+// and what compiling has to say of the same field, or of what is inside it, is only a consequence.
+type paths map[string]struct{}
+
+func (p paths) with(path string) paths {
+	if p == nil {
+		p = paths{}
+	}
+	if path != "" {
+		p[path] = struct{}{}
+	}
+	return p
+}
+
+// covers tells whether path or what it is inside of is among p.
+func (p paths) covers(path string) bool {
+	for len(p) > 0 && path != "" {
+		if _, ok := p[path]; ok {
+			return true
+		}
+		path = path[:max(0, strings.LastIndexAny(path, ".["))]
+	}
+	return false
 }
 
 // Add reports a field. The message follows the path and a colon: "is required", "must be positive".
@@ -67,9 +94,16 @@ func (e *Errors) Wrap(p *Path, err error) {
 }
 
 func (e *Errors) add(err *Error) {
-	text := err.Error()
+	if err.File == "" && e.loaded.covers(err.Path) {
+		return
+	}
+	// Of two that say the same of the same field, the first one counts.
+	text := err.Path + "\x00" + err.Err.Error()
 	if _, dup := e.seen[text]; dup {
 		return
+	}
+	if err.File != "" {
+		e.loaded = e.loaded.with(err.Path)
 	}
 	if len(e.list) == maxErrors {
 		e.dropped++

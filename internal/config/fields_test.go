@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -90,5 +91,21 @@ func TestErrors(t *testing.T) {
 	}
 	if outer.Len() != 502 || !strings.HasSuffix(outer.Err().Error(), "\nand 302 more errors") {
 		t.Errorf("%d errors, %s", outer.Len(), outer.Err())
+	}
+}
+
+func TestErrors_ConsequencesOfLoading(t *testing.T) {
+	t.Parallel()
+	var errs config.Errors
+	errs.Wrap(nil, &config.Error{File: "f", Line: 3, Path: "a.b[1]", Err: errors.New("is odd")})
+	for _, path := range []*config.Path{
+		config.Field("a.b").Index(1), config.Field("a.b").Index(1).Field("c").Key("x.y"),
+		config.Field("a.b").Index(11), config.Field("a.b"), nil,
+	} {
+		errs.Add(path, "is required")
+	}
+	want := "f:3: a.b[1]: is odd\na.b[11]: is required\na.b: is required\nis required"
+	if got := errs.Err().Error(); got != want {
+		t.Errorf("got %s", got)
 	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -33,6 +34,24 @@ func nameOf(url string) protoreflect.FullName {
 	return protoreflect.FullName(url[strings.LastIndexByte(url, '/')+1:])
 }
 
+// errUnknownType is the beginning of what UnknownType says.
+var errUnknownType = errors.New("no extension takes the type")
+
+// UnknownType is the error for a typed_config that holds no message that its place has a use for, in the
+// words in which loading refuses types that aren't linked: the user reads it once.
+func UnknownType(a *anypb.Any) error {
+	url := a.GetTypeUrl()
+	if ts := asTypedStruct(a); ts != nil {
+		url = ts.GetTypeUrl()
+	}
+	if url == "" {
+		return errRequired
+	}
+	return fmt.Errorf("%w %q", errUnknownType, url)
+}
+
+var errRequired = errors.New("is required")
+
 func asTypedStruct(a *anypb.Any) typedStruct {
 	var ts typedStruct
 	switch nameOf(a.GetTypeUrl()) {
@@ -63,7 +82,7 @@ func Open(a *anypb.Any) (proto.Message, error) {
 // open gives a message along with the errors of a TypedStruct's fields, or nil if there is nothing.
 func open(a *anypb.Any, unknown Unknown) (proto.Message, error) {
 	if a.GetTypeUrl() == "" {
-		return nil, &Error{Err: fmt.Errorf("is required")}
+		return nil, &Error{Err: errRequired}
 	}
 	ts := asTypedStruct(a)
 	url := a.GetTypeUrl()
@@ -72,7 +91,7 @@ func open(a *anypb.Any, unknown Unknown) (proto.Message, error) {
 	}
 	mt, err := protoregistry.GlobalTypes.FindMessageByURL(url)
 	if err != nil {
-		return nil, &Error{Err: notLinked(url)}
+		return nil, &Error{Err: UnknownType(a)}
 	}
 	msg := mt.New().Interface()
 	if ts == nil {

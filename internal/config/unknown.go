@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -79,7 +78,7 @@ func (c *unknownChecker) packed(p *Path, a *anypb.Any, depth int) {
 	}
 	msg, err := open(a, RejectUnknown)
 	if msg == nil {
-		if !errors.Is(err, errNotLinked) {
+		if !errors.Is(err, errUnknownType) {
 			c.errs.Wrap(p, err)
 		}
 		return
@@ -87,7 +86,3 @@ func (c *unknownChecker) packed(p *Path, a *anypb.Any, depth int) {
 	c.errs.Wrap(p, err)
 	c.message(p, msg.ProtoReflect(), depth+1)
 }
-
-var errNotLinked = errors.New("no extension takes the type")
-
-func notLinked(url string) error { return fmt.Errorf("%w %q", errNotLinked, url) }

@@ -46,7 +46,7 @@ type Options struct {
 	// Concurrency is at least 1.
 	Concurrency int
 
-	// ServiceNode, ServiceCluster and ServiceZone fill what the bootstrap's node leaves empty.
+	// ServiceNode, ServiceCluster and ServiceZone take the place of what the bootstrap says of the node.
 	ServiceNode, ServiceCluster, ServiceZone string
 	// LocalAddressV6 asks for the IPv6 address of the machine as the local address.
 	LocalAddressV6 bool
