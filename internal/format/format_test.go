@@ -13,6 +13,7 @@ import (
 
 	"sidecar/api/header"
 	"sidecar/api/stream"
+	"sidecar/internal/config/configtest"
 )
 
 func headers(pairs ...string) *header.Map {
@@ -263,8 +264,8 @@ func TestJSONErrorsAreJoined(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := CompileJSON(&s, Options{})
-	want := "json_format.a: Not supported field in StreamInfo: FOO\n" +
-		"json_format.b.c[1]: Incorrect configuration: %. Couldn't find valid command at position 0"
+	want := "json_format[\"a\"]: Not supported field in StreamInfo: FOO\n" +
+		"json_format[\"b\"][\"c\"][1]: Incorrect configuration: %. Couldn't find valid command at position 0"
 	if err == nil || err.Error() != want {
 		t.Error(err)
 	}
@@ -275,11 +276,10 @@ func TestSubstitution(t *testing.T) {
 	tests := []struct{ name, in, want, contentType, err string }{
 		{"text", `{"text_format":"%PROTOCOL%"}`, "HTTP/1.1", "text/plain", ""},
 		{"source", `{"text_format_source":{"inline_bytes":"JVBST1RPQ09MJQ=="},"content_type":"a/b"}`, "HTTP/1.1", "a/b", ""},
-		{"environment", `{"text_format_source":{"environment_variable":"HOME"}}`, "/root", "text/plain", ""},
 		{"json", `{"json_format":{"a":"%PROTOCOL%","b":"%REQ(no)%"},"omit_empty_values":true}`, "{\"a\":\"HTTP/1.1\"}\n", "application/json", ""},
-		{"listed formatter", `{"text_format":"%REQ_WITHOUT_QUERY(:path)%","formatters":[{"name":"x","typed_config":{"@type":"type.googleapis.com/google.protobuf.Empty"}}]}`, "", "", `formatters[0]: "x" is not supported` + "\ntext_format: Not supported field in StreamInfo: REQ_WITHOUT_QUERY"},
-		{"no file", `{"text_format_source":{"filename":"/does/not/exist"}}`, "", "", "text_format_source: filename: open /does/not/exist: no such file or directory"},
-		{"no variable", `{"text_format_source":{"environment_variable":"NOPE"}}`, "", "", `text_format_source: environment_variable: "NOPE" doesn't exist`},
+		{"listed formatter", `{"text_format":"%REQ_WITHOUT_QUERY(:path)%","formatters":[{"name":"x","typed_config":{"@type":"type.googleapis.com/google.protobuf.Empty"}}]}`, "", "", "formatters[0].typed_config: formatter google.protobuf.Empty is not supported\ntext_format: Not supported field in StreamInfo: REQ_WITHOUT_QUERY"},
+		{"no file", `{"text_format_source":{"filename":"/does/not/exist"}}`, "", "", "text_format_source.filename: /does/not/exist: no such file or directory"},
+		{"no variable", `{"text_format_source":{"environment_variable":"SIDECAR_TEST_UNSET"}}`, "", "", "text_format_source.environment_variable: environment variable SIDECAR_TEST_UNSET doesn't exist"},
 		{"nothing", `{}`, "", "", "format: is required"},
 	}
 	for _, tt := range tests {
@@ -299,8 +299,8 @@ func TestSubstitution(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if text := string(got.Append(nil, proxied())); text != tt.want || got.ContentType != tt.contentType {
-				t.Errorf("%q %q", text, got.ContentType)
+			if text := string(got.Append(nil, proxied())); text != tt.want || got.ContentType() != tt.contentType {
+				t.Errorf("%q %q", text, got.ContentType())
 			}
 		})
 	}
@@ -344,4 +344,9 @@ func BenchmarkDefault(b *testing.B) {
 	for b.Loop() {
 		buf = f.Append(buf[:0], in)
 	}
+}
+
+func TestFieldsAreAccountedFor(t *testing.T) {
+	t.Parallel()
+	configtest.Covers(t, nil, substitutionFields, extensionFields)
 }

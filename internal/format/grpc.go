@@ -50,7 +50,7 @@ func GRPCStatus(in *stream.Info) (int64, bool) {
 			return int64(n), true
 		}
 	}
-	return grpcFromHTTP(in.Status), true
+	return GRPCFromHTTP(in.Status), true
 }
 
 func isGRPC(m *header.Map) bool {
@@ -62,8 +62,8 @@ func isGRPC(m *header.Map) bool {
 	return ok && (rest == "" || rest[0] == '+')
 }
 
-// grpcFromHTTP maps a response code as the gRPC specification says for responses without a status.
-func grpcFromHTTP(code int) int64 {
+// GRPCFromHTTP maps a response code as the gRPC specification says for responses without a status.
+func GRPCFromHTTP(code int) int64 {
 	switch code {
 	case 400:
 		return 13

@@ -2,13 +2,13 @@ package format
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"sidecar/api/stream"
+	"sidecar/internal/config"
 )
 
 // JSON is a compiled json_format. It is immutable and may be used from any goroutine.
@@ -21,7 +21,7 @@ type JSON struct {
 // response code is a number; any other is a string. Keys come out sorted, as in Envoy. The error
 // joins all that is wrong, each with the path inside the format.
 func CompileJSON(s *structpb.Struct, o Options) (*JSON, error) {
-	root, err := compileObject(s, "json_format", &o)
+	root, err := compileObject(s, config.Field("json_format"), &o)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ type node struct {
 	sub  []*node
 }
 
-func compileValue(v *structpb.Value, at string, o *Options) (*node, error) {
+func compileValue(v *structpb.Value, at *config.Path, o *Options) (*node, error) {
 	switch k := v.GetKind().(type) {
 	case *structpb.Value_StructValue:
 		return compileObject(k.StructValue, at, o)
@@ -65,7 +65,7 @@ func compileValue(v *structpb.Value, at string, o *Options) (*node, error) {
 		n := &node{kind: listNode}
 		var errs []error
 		for i, e := range k.ListValue.GetValues() {
-			sub, err := compileValue(e, fmt.Sprintf("%s[%d]", at, i), o)
+			sub, err := compileValue(e, at.Index(i), o)
 			errs = append(errs, err)
 			n.sub = append(n.sub, sub)
 		}
@@ -73,7 +73,7 @@ func compileValue(v *structpb.Value, at string, o *Options) (*node, error) {
 	case *structpb.Value_StringValue:
 		ops, err := parse(k.StringValue, o)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", at, err)
+			return nil, &config.Error{Path: at.String(), Err: err}
 		}
 		return compileString(ops), nil
 	case *structpb.Value_NumberValue, *structpb.Value_BoolValue:
@@ -95,11 +95,11 @@ func compileString(ops []op) *node {
 	return n
 }
 
-func compileObject(s *structpb.Struct, at string, o *Options) (*node, error) {
+func compileObject(s *structpb.Struct, at *config.Path, o *Options) (*node, error) {
 	n := &node{kind: objectNode}
 	var errs []error
 	for _, k := range slices.Sorted(maps.Keys(s.GetFields())) {
-		sub, err := compileValue(s.GetFields()[k], at+"."+k, o)
+		sub, err := compileValue(s.GetFields()[k], at.Key(k), o)
 		errs = append(errs, err)
 		n.keys = append(n.keys, string(append(appendQuoted(nil, k), ':')))
 		n.sub = append(n.sub, sub)

@@ -1,13 +1,10 @@
 package format
 
 import (
-	"errors"
-	"fmt"
-	"os"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
 	"sidecar/api/stream"
+	"sidecar/internal/config"
 )
 
 // Output is a compiled text or JSON format.
@@ -19,8 +16,32 @@ type Output interface {
 // Substitution is a compiled SubstitutionFormatString.
 type Substitution struct {
 	Output
-	// ContentType is what the message sets, else text/plain or application/json by the kind of format.
-	ContentType string
+	contentType string
+}
+
+// ContentType is what the message sets, else text/plain or application/json by the kind of format.
+func (s *Substitution) ContentType() string { return s.contentType }
+
+var (
+	substitutionFields = config.Fields[*corev3.SubstitutionFormatString]{
+		Used: "text_format text_format_source json_format omit_empty_values content_type formatters",
+		NoOp: map[string]string{
+			"json_format_options": "keys come out sorted either way, as in Envoy",
+		},
+	}
+	extensionFields = config.Fields[*corev3.TypedExtensionConfig]{
+		Used: "typed_config",
+		NoOp: map[string]string{"name": "the type of typed_config decides"},
+	}
+)
+
+// CompileAt is CompileSubstitution that reports what is wrong at p and below; the result is nil then.
+func CompileAt(
+	p *config.Path, s *corev3.SubstitutionFormatString, o Options, errs *config.Errors,
+) *Substitution {
+	out, err := CompileSubstitution(s, o)
+	errs.Wrap(p, err)
+	return out
 }
 
 // DefaultAccessLog is Envoy's access log line.
@@ -43,74 +64,55 @@ func formatters() map[string][]string {
 // added to o. Files and environment variables that it names are read now. The error joins all that is
 // wrong, each with its field's path.
 func CompileSubstitution(s *corev3.SubstitutionFormatString, o Options) (*Substitution, error) {
-	var errs []error
+	var errs config.Errors
+	substitutionFields.Check(nil, s, &errs)
 	o.OmitEmpty = o.OmitEmpty || s.GetOmitEmptyValues()
 	for i, f := range s.GetFormatters() {
+		at := config.Field("formatters").Index(i)
+		extensionFields.Check(at, f, &errs)
 		commands, ok := formatters()[f.GetTypedConfig().GetTypeUrl()]
 		switch {
 		case !ok:
-			errs = append(errs, fmt.Errorf("formatters[%d]: %q is not supported", i, f.GetName()))
+			errs.Addf(at.Field("typed_config"), "formatter %s is not supported", config.TypeName(f.GetTypedConfig()))
 		case len(f.GetTypedConfig().GetValue()) > 0:
-			errs = append(errs, fmt.Errorf("formatters[%d].typed_config: unknown fields", i))
+			errs.Add(at.Field("typed_config"), "has unknown fields")
 		}
-		o.Extensions = append(o.Extensions, commands...)
+		o.Extensions = append(o.Extensions[:len(o.Extensions):len(o.Extensions)], commands...)
 	}
-	out := &Substitution{ContentType: "text/plain"}
+	out := &Substitution{contentType: "text/plain"}
 	switch f := s.GetFormat().(type) {
 	case *corev3.SubstitutionFormatString_TextFormat:
-		v, err := Compile(f.TextFormat, o)
-		out.Output, errs = v, append(errs, at("text_format", err))
+		out.Output = compileText(config.Field("text_format"), f.TextFormat, o, &errs)
 	case *corev3.SubstitutionFormatString_TextFormatSource:
-		text, err := readSource(f.TextFormatSource, o.Getenv)
-		if err != nil {
-			errs = append(errs, at("text_format_source", err))
-			break
+		at := config.Field("text_format_source")
+		if text, ok := config.ReadDataSource(at, f.TextFormatSource, maxFormatBytes, &errs); ok {
+			out.Output = compileText(at, string(text), o, &errs)
 		}
-		v, err := Compile(text, o)
-		out.Output, errs = v, append(errs, at("text_format_source", err))
 	case *corev3.SubstitutionFormatString_JsonFormat:
 		v, err := CompileJSON(f.JsonFormat, o)
-		out.Output, errs = v, append(errs, err)
-		out.ContentType = "application/json"
+		errs.Wrap(nil, err)
+		out.Output = v
+		out.contentType = "application/json"
 	default:
-		errs = append(errs, errors.New("format: is required"))
+		errs.Add(config.Field("format"), "is required")
 	}
 	if ct := s.GetContentType(); ct != "" {
-		out.ContentType = ct
+		out.contentType = ct
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errs.Err(); err != nil {
 		return nil, err
 	}
 	return out, nil
 }
 
-func at(path string, err error) error {
-	if err == nil {
+// maxFormatBytes bounds a format that is read from a file.
+const maxFormatBytes = 1 << 20
+
+func compileText(p *config.Path, text string, o Options, errs *config.Errors) Output {
+	f, err := Compile(text, o)
+	if err != nil {
+		errs.Addf(p, "%w", err)
 		return nil
 	}
-	return fmt.Errorf("%s: %w", path, err)
-}
-
-// readSource returns the text of a DataSource.
-func readSource(d *corev3.DataSource, getenv func(string) (string, bool)) (string, error) {
-	if d.GetWatchedDirectory() != nil {
-		return "", errors.New("watched_directory: is not supported here")
-	}
-	switch s := d.GetSpecifier().(type) {
-	case *corev3.DataSource_InlineString:
-		return s.InlineString, nil
-	case *corev3.DataSource_InlineBytes:
-		return string(s.InlineBytes), nil
-	case *corev3.DataSource_Filename:
-		b, err := os.ReadFile(s.Filename)
-		return string(b), at("filename", err)
-	case *corev3.DataSource_EnvironmentVariable:
-		if getenv != nil {
-			if v, ok := getenv(s.EnvironmentVariable); ok {
-				return v, nil
-			}
-		}
-		return "", fmt.Errorf("environment_variable: %q doesn't exist", s.EnvironmentVariable)
-	}
-	return "", errors.New("specifier: is required")
+	return f
 }
