@@ -8,6 +8,8 @@
 package filter
 
 import (
+	"time"
+
 	"sidecar/api/header"
 	"sidecar/api/stream"
 	"sidecar/internal/buf"
@@ -190,8 +192,19 @@ type Terminal interface {
 	PauseRequest(t *stream.Turn, paused bool)
 	// Target returns where events for r of this stream are to be posted.
 	Target(r stream.Receiver) stream.Target
+	// Arm calls OnDeadline of the terminal filter once d has passed; it replaces an earlier deadline of
+	// the same number, of which there are MaxDeadlines. 0 takes it away.
+	Arm(t *stream.Turn, which uint8, d time.Duration)
 	// Committed tells that the response head was passed on: no other answer is possible.
 	Committed() bool
+}
+
+// MaxDeadlines is how many deadlines a terminal filter has.
+const MaxDeadlines = 5
+
+// DeadlineHandler is implemented by a terminal filter that arms deadlines.
+type DeadlineHandler interface {
+	OnDeadline(t *stream.Turn, which uint8)
 }
 
 // TerminalFactory makes the terminal filter of one stream.

@@ -262,6 +262,11 @@ func (m *Map) set(id ID, name, value string, own bool) {
 	}
 }
 
+// SetBytes is SetID with the value in a byte slice.
+func (m *Map) SetBytes(id ID, value []byte) {
+	m.set(id, names[id].name, unsafe.String(unsafe.SliceData(value), len(value)), true)
+}
+
 func (m *Map) find(id ID, name string) int {
 	if id != None {
 		return int(m.index[id]) - 1

@@ -25,6 +25,9 @@ type Encoder interface {
 	// Release says that the user has finished with the stream and holds nothing of it: maps it was
 	// given are void. Called once, after both directions ended or after Reset.
 	Release(t *Turn)
+	// Protocol returns the version that the stream speaks; a server's is known once its head, or a
+	// rejection, was posted.
+	Protocol() Protocol
 	// Traffic returns the bytes on the wire so far, as the codec counts them.
 	Traffic() Traffic
 }

@@ -28,6 +28,7 @@ const (
 	EventTimer              // a deadline may have passed
 	EventResume             // a filter that waited goes on; Seq is its token
 	EventCall               // Ref is a func(*Turn)
+	EventFinish             // both directions are over: the stream posts it to itself
 )
 
 // Event is one thing that happened to a stream. It is passed by value; Data and Map belong to the

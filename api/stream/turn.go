@@ -59,6 +59,17 @@ func (t *Turn) Now() time.Time {
 	return t.now
 }
 
+// epoch is what Nano counts from.
+//
+//nolint:gochecknoglobals // set once
+var epoch = time.Now()
+
+// Nano returns Now as nanoseconds on a clock that never goes back, for deadlines.
+func (t *Turn) Nano() int64 { return int64(t.Now().Sub(epoch)) }
+
+// Fresh reads the clock again: for goroutines that have slept since.
+func (t *Turn) Fresh() { t.now = time.Time{} }
+
 // Dirty notes that f has bytes to send; they are sent by End. The caller makes sure that f is noted
 // once per batch (it holds a flag under its own lock).
 func (t *Turn) Dirty(f Flusher) { t.dirty = append(t.dirty, f) }

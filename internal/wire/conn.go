@@ -42,12 +42,13 @@ type Options struct {
 // Conn is one connected TCP or unix socket.
 type Conn struct {
 	// Set by New, never changed.
-	nc      net.Conn
-	raw     syscall.RawConn
-	opt     Options
-	readFn  func(fd uintptr) bool
-	tryFn   func(fd uintptr) bool
-	writeFn func(fd uintptr) bool
+	nc       net.Conn
+	raw      syscall.RawConn
+	opt      Options
+	readFn   func(fd uintptr) bool
+	tryFn    func(fd uintptr) bool
+	writeFn  func(fd uintptr) bool
+	directFn func(fd uintptr) bool
 
 	// Owned by the reader.
 	want    func() bool
@@ -60,9 +61,9 @@ type Conn struct {
 	// Owned by whoever set writing.
 	chunk    buf.Buffer
 	writeErr error
+	direct   []byte
 
-	lastWrite atomic.Int64 // unix nanoseconds of the last progress; for idle timers
-	closed    atomic.Bool
+	closed atomic.Bool
 
 	mu      sync.Mutex // guards below; a leaf
 	out     buf.Buffer
@@ -98,6 +99,7 @@ func New(nc net.Conn, opt Options) (*Conn, error) {
 	}
 	c := &Conn{nc: nc, raw: raw, opt: opt}
 	c.readFn, c.tryFn, c.writeFn = c.readReady, c.writeOnce, c.writeReady
+	c.directFn = c.writeDirect
 	return c, nil
 }
 
@@ -393,20 +395,22 @@ func (c *Conn) send(fd int) bool {
 }
 
 // CloseWrite half-closes the connection once everything is sent.
-func (c *Conn) CloseWrite(t *stream.Turn) {
+func (c *Conn) CloseWrite() {
 	c.mu.Lock()
 	c.shut = true
-	c.endSoon(t, false)
+	c.endSoon()
 }
 
 // CloseAfterFlush closes the connection once everything is sent.
-func (c *Conn) CloseAfterFlush(t *stream.Turn) {
+func (c *Conn) CloseAfterFlush() {
 	c.mu.Lock()
 	c.closeWr = true
-	c.endSoon(t, true)
+	c.endSoon()
 }
 
-func (c *Conn) endSoon(t *stream.Turn, _ bool) {
+// endSoon does what was put off, if nothing waits to be sent. The caller holds the lock, and loses
+// it.
+func (c *Conn) endSoon() {
 	var act func() error
 	if !c.writing && c.out.Len() == 0 {
 		act = c.ending()
@@ -451,3 +455,56 @@ func (c *Conn) Release() { c.early.Reset() }
 
 // SetReadDeadline makes a parked reader wake with os.ErrDeadlineExceeded; the zero time clears it.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.nc.SetReadDeadline(t) }
+
+// Send writes p at once if nothing waits before it, without copying what the kernel takes; the rest
+// is appended to the output and sent by a writer goroutine. It is for goroutines that own a
+// direction of the connection, as a TCP proxy does; codecs use Begin and End.
+func (c *Conn) Send(t *stream.Turn, p []byte) {
+	c.mu.Lock()
+	if c.writing || c.broken || c.out.Len() > 0 {
+		c.out.Append(p)
+		c.End(t)
+		return
+	}
+	c.writing = true
+	c.mu.Unlock()
+	c.direct = p
+	if err := c.raw.Write(c.directFn); err != nil && c.writeErr == nil {
+		c.writeErr = err
+	}
+	rest := c.direct
+	c.direct = nil
+	c.chunk.Append(rest)
+	if c.writeErr == nil && c.chunk.Len() > 0 {
+		c.mu.Lock()
+		c.sending = c.chunk.Len()
+		c.full = c.full || c.sending > c.opt.High
+		c.mu.Unlock()
+		task.Go("connection writer", c.writeLoop, func(*task.Panic) { c.Close() })
+		return
+	}
+	if !c.settle(t) {
+		c.Flush(t)
+	}
+}
+
+// writeDirect makes writes of direct until it is gone or the kernel takes no more.
+func (c *Conn) writeDirect(fd uintptr) bool {
+	for len(c.direct) > 0 {
+		n, err := syscall.Write(int(fd), c.direct)
+		switch {
+		case n > 0:
+			c.direct = c.direct[n:]
+			if c.opt.Tx != nil {
+				c.opt.Tx.Add(uint64(n))
+			}
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			return true
+		default:
+			c.writeErr = err
+			return true
+		}
+	}
+	return true
+}

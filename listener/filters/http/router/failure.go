@@ -1,0 +1,180 @@
+package router
+
+import (
+	"strings"
+
+	"sidecar/api/filter"
+	"sidecar/api/header"
+	"sidecar/api/stream"
+)
+
+//nolint:gochecknoglobals // immutable table
+var (
+	noRoute = filter.Reply{
+		Status: 404, Details: "route_not_found", Flag: stream.NoRouteFound, GRPCStatus: -1,
+	}
+	noCluster = filter.Reply{
+		Status: 503, Details: "cluster_not_found", Flag: stream.NoClusterFound, GRPCStatus: -1,
+	}
+	noHealthyUpstream = filter.Reply{
+		Status: 503, Details: "no_healthy_upstream", Body: "no healthy upstream",
+		Flag: stream.NoHealthyUpstream, GRPCStatus: -1,
+	}
+)
+
+// OnDeadline ends what has taken too long.
+func (r *Filter) OnDeadline(t *stream.Turn, which uint8) {
+	if r.done {
+		return
+	}
+	switch which {
+	case deadlineRoute:
+		r.cluster.CountTimeout(false)
+		r.onTimeout(t, &filter.Reply{
+			Status: 504, Details: "response_timeout", Body: "upstream request timeout",
+			Flag: stream.UpstreamRequestTimeout, GRPCStatus: -1,
+		})
+	case deadlineTry, deadlineTryIdle:
+		r.onTryTimeout(t, which)
+	case deadlineBackoff:
+		r.start(t)
+	case deadlineMaxDuration:
+		r.onTimeout(t, &filter.Reply{
+			Status: 504, Details: "upstream_max_stream_duration_reached", Body: "upstream max stream duration reached",
+			Flag: stream.UpstreamMaxStreamDurationReached, GRPCStatus: -1,
+		})
+	}
+}
+
+// onTryTimeout ends one attempt; the next one may do better.
+func (r *Filter) onTryTimeout(t *stream.Turn, which uint8) {
+	r.cluster.CountTimeout(true)
+	details := "upstream_per_try_timeout"
+	if which == deadlineTryIdle {
+		details = "upstream_per_try_idle_timeout"
+	}
+	r.attempt.Result(504)
+	r.abandon(t)
+	if r.retryReset(t, resetPerTry, nil) {
+		return
+	}
+	r.onTimeout(t, &filter.Reply{
+		Status: 504, Details: details, Body: "upstream request timeout",
+		Flag: stream.UpstreamRequestTimeout | r.retry.exhausted(), GRPCStatus: -1,
+	})
+}
+
+func (r *Filter) onTimeout(t *stream.Turn, reply *filter.Reply) {
+	r.done = true
+	r.attempt.Result(504)
+	r.abandonEarly(t)
+	r.chargeLocal(t, reply.Status)
+	if r.s.Committed() {
+		r.cfg.stats.RqResetAfterHead.Inc()
+	}
+	r.reply(t, reply)
+}
+
+// abandonEarly ends an attempt whose response is not complete.
+func (r *Filter) abandonEarly(t *stream.Turn) {
+	if r.enc != nil {
+		r.sentEnd = false
+	}
+	r.abandon(t)
+}
+
+// chargeLocal counts an answer that stands for the upstream's (Router::Filter::chargeUpstreamAbort).
+func (r *Filter) chargeLocal(t *stream.Turn, status int) {
+	r.cluster.ChargeResponse(status, r.info.Internal, false, 0)
+	r.entry.ChargeResponse(status, t.Now().Sub(r.info.Start))
+}
+
+// onFailure is the end of an attempt without a (complete) response.
+func (r *Filter) onFailure(t *stream.Turn, f *stream.Fault) {
+	r.info.Upstream.TransportFailure = f.Transport
+	r.noteHost()
+	wasSent := r.headSent
+	r.sentEnd = false
+	if r.enc != nil {
+		r.enc.Release(t)
+		r.enc = nil
+	}
+	r.attempt.Fail(f)
+	r.attempt.Done(t)
+	r.s.Arm(t, deadlineTry, 0)
+	r.s.Arm(t, deadlineTryIdle, 0)
+	if r.gotHead {
+		r.cutResponse(t, f)
+		return
+	}
+	if f.Flag&stream.NoHealthyUpstream != 0 {
+		r.done = true
+		r.chargeLocal(t, 503)
+		r.reply(t, &noHealthyUpstream)
+		return
+	}
+	kind := resetKind(f, wasSent)
+	if r.retryReset(t, kind, f) {
+		return
+	}
+	r.done = true
+	r.fail(t, f)
+}
+
+// cutResponse ends a stream whose response broke off after its head had gone downstream.
+func (r *Filter) cutResponse(t *stream.Turn, f *stream.Fault) {
+	r.done = true
+	r.cfg.stats.RqResetAfterHead.Inc()
+	r.s.Reset(t, &stream.Fault{
+		Side: stream.Upstream, Reason: f.Reason, Flag: f.Flag, Transport: f.Transport,
+		Details: "upstream_reset_after_response_started{" + token(f) + "}",
+	})
+}
+
+// fail answers for an upstream that gave no response (Router::Filter::onUpstreamReset).
+func (r *Filter) fail(t *stream.Turn, f *stream.Fault) {
+	status := 503
+	if f.Reason == stream.ReasonProtocolError {
+		status = 502
+	}
+	var b strings.Builder
+	b.WriteString("upstream connect error or disconnect/reset before headers. ")
+	if r.info.Attempts > 1 {
+		b.WriteString("retried and the latest ")
+	}
+	b.WriteString("reset reason: ")
+	b.WriteString(f.Reason.String())
+	if f.Transport != "" && !strings.HasPrefix(f.Transport, "delayed_connect_error") {
+		b.WriteString(", transport failure reason: ")
+		b.WriteString(f.Transport)
+	}
+	reply := &filter.Reply{
+		Status: status, Body: b.String(), Flag: f.Flag | r.retry.exhausted(), GRPCStatus: -1, Fault: f,
+		Details: "upstream_reset_before_response_started{" + token(f) + "}",
+	}
+	if f.Reason == stream.ReasonOverflow {
+		reply.Headers = func(h *header.Map) { h.SetStatic(header.XEnvoyOverloaded, "true") }
+	}
+	r.chargeLocal(t, status)
+	r.reply(t, reply)
+}
+
+// token is a failure as details hold it: the reason, and the transport's own after a bar.
+func token(f *stream.Fault) string {
+	if f.Transport == "" {
+		return f.Reason.Token()
+	}
+	return f.Reason.Token() + "|" + strings.ReplaceAll(f.Transport, " ", "_")
+}
+
+// reply answers locally, with the route's response header changes.
+func (r *Filter) reply(t *stream.Turn, reply *filter.Reply) {
+	entry, info, own := r.entry, r.info, reply.Headers
+	reply.Headers = func(h *header.Map) {
+		if own != nil {
+			own(h)
+		}
+		entry.FinalizeResponse(h, info)
+	}
+	r.s.Reply(t, reply)
+}

@@ -1,0 +1,297 @@
+// Package router is the terminal HTTP filter (envoy.filters.http.router): it finds the cluster of a
+// request, sends it to a host, repeats it when the route's retry policy says so, and passes the
+// response back.
+//
+// One Filter serves one stream and is pooled. Its current attempt is a number: events of the pool and
+// of the upstream codec carry it, and those of an attempt that was given up are dropped.
+package router
+
+import (
+	"time"
+
+	"sidecar/api/filter"
+	"sidecar/api/header"
+	"sidecar/api/stats"
+	"sidecar/api/stream"
+	"sidecar/cluster"
+	"sidecar/internal/buf"
+	"sidecar/listener/route"
+)
+
+// Clusters finds clusters by name.
+type Clusters interface {
+	Get(name string) *cluster.Cluster
+}
+
+// Stats are the router's, in the connection manager's prefix.
+type Stats struct {
+	NoRoute          stats.Counter `stat:"no_route"`
+	NoCluster        stats.Counter `stat:"no_cluster"`
+	RqRedirect       stats.Counter `stat:"rq_redirect"`
+	RqDirectResponse stats.Counter `stat:"rq_direct_response"`
+	RqTotal          stats.Counter `stat:"rq_total"`
+	RqResetAfterHead stats.Counter `stat:"rq_reset_after_downstream_response_started"`
+}
+
+// Config is a compiled router.
+type Config struct {
+	stats           *Stats
+	clusters        Clusters
+	suppressHeaders bool
+	respectExpected bool
+	strictHeaders   []header.ID
+	suppressGRPC    bool
+	random          func() uint64
+}
+
+// The deadlines that the router arms.
+const (
+	deadlineRoute = iota
+	deadlineTry
+	deadlineTryIdle
+	deadlineBackoff
+	deadlineMaxDuration
+)
+
+// Filter is the router of one stream.
+type Filter struct {
+	cfg     *Config
+	s       filter.Terminal
+	info    *stream.Info
+	entry   *route.Entry
+	cluster *cluster.Cluster
+	request *header.Map
+
+	attempt  cluster.Attempt
+	ctx      cluster.Context
+	enc      stream.Encoder // of the current attempt, nil before it is ready
+	seq      uint32
+	timeouts timeouts
+	retry    retryState
+
+	body       buf.Buffer // what a retry would have to send again
+	bodyLimit  int
+	sent       time.Time // when the current attempt's head was sent
+	headers    *header.Map
+	trailers   *header.Map
+	keepBody   bool
+	bodyLost   bool // too much for the buffer: no retry any more
+	ended      bool // the request is complete
+	headSent   bool // to the upstream
+	gotHead    bool // of the response
+	done       bool
+	paused     bool // the upstream is full
+	respPaused bool
+	sentEnd    bool
+}
+
+//nolint:gochecknoglobals // free list
+var filters = buf.Pool[Filter]{New: func() *Filter { return new(Filter) }}
+
+var (
+	_ filter.RequestHeaders  = (*Filter)(nil)
+	_ filter.RequestData     = (*Filter)(nil)
+	_ filter.RequestTrailers = (*Filter)(nil)
+	_ filter.ResponseDrained = (*Filter)(nil)
+	_ filter.DeadlineHandler = (*Filter)(nil)
+	_ filter.Destroyer       = (*Filter)(nil)
+)
+
+// NewTerminal implements filter.TerminalFactory.
+func (c *Config) NewTerminal(s filter.Terminal) any {
+	r := filters.Get()
+	r.cfg, r.s, r.info = c, s, s.Info()
+	return r
+}
+
+// OnRequestHeaders begins the request's way upstream.
+func (r *Filter) OnRequestHeaders(t *stream.Turn, h *header.Map, end bool) filter.Action {
+	r.request, r.ended = h, end
+	if e, ok := r.s.Route().(*route.Entry); ok {
+		r.entry = e
+	}
+	if r.entry == nil {
+		r.cfg.stats.NoRoute.Inc()
+		r.s.Reply(t, &noRoute)
+		return filter.Done
+	}
+	if r.answer(t) {
+		return filter.Done
+	}
+	if !r.findCluster(t) {
+		return filter.Done
+	}
+	r.cfg.stats.RqTotal.Inc()
+	r.prepare(t)
+	r.start(t)
+	return filter.Continue
+}
+
+// answer sends the response of a route that has one of its own.
+func (r *Filter) answer(t *stream.Turn) bool {
+	d := r.entry.DirectResponse(r.request, r.info)
+	if d == nil {
+		return false
+	}
+	if d.Location != "" {
+		r.cfg.stats.RqRedirect.Inc()
+	}
+	r.cfg.stats.RqDirectResponse.Inc()
+	entry, info, location := r.entry, r.info, d.Location
+	r.s.Reply(t, &filter.Reply{
+		Status: d.Status, Body: d.Body, Details: "direct_response", GRPCStatus: -1,
+		Headers: func(h *header.Map) {
+			if location != "" {
+				h.SetID(header.Location, location)
+			}
+			entry.FinalizeResponse(h, info)
+		},
+	})
+	return true
+}
+
+func (r *Filter) findCluster(t *stream.Turn) bool {
+	name := r.entry.ClusterName()
+	r.info.Cluster = name
+	r.cluster = nil
+	if name != "" {
+		r.cluster = r.cfg.clusters.Get(name)
+	}
+	if r.cluster == nil {
+		r.cfg.stats.NoCluster.Inc()
+		reply := noCluster
+		reply.Status = r.entry.ClusterNotFoundCode()
+		r.s.Reply(t, &reply)
+		return false
+	}
+	r.info.Upstream.Cluster = r.cluster.ObservabilityName()
+	r.info.ClusterMetadata = r.cluster.Metadata()
+	return true
+}
+
+// prepare reads what the request and the route say of timeouts and retries, and finishes the head.
+func (r *Filter) prepare(t *stream.Turn) {
+	r.timeouts.read(r)
+	r.retry.read(r)
+	r.entry.FinalizeRequest(r.request, r.info)
+	r.timeouts.announce(r)
+	r.bodyLimit = r.entry.BufferLimit(int(r.cluster.BufferLimit()))
+	r.keepBody = r.retry.enabled()
+	if r.timeouts.route > 0 {
+		if r.ended {
+			r.s.Arm(t, deadlineRoute, r.timeouts.route)
+		}
+	}
+	if d := r.timeouts.maxDuration; d > 0 {
+		r.s.Arm(t, deadlineMaxDuration, d)
+	}
+}
+
+// OnRequestData passes a part of the body on, and keeps it while it may have to be repeated.
+func (r *Filter) OnRequestData(t *stream.Turn, b *buf.Buffer, end bool) filter.Action {
+	if r.done {
+		return filter.Continue
+	}
+	p := b.Bytes()
+	if end {
+		r.requestComplete(t)
+	}
+	waiting := r.enc == nil
+	if r.keepBody || waiting {
+		if r.body.Len()+len(p) > r.bodyLimit {
+			if waiting {
+				// Not sent yet and over the limit: the source stops until the upstream is there.
+				r.pause(t, true)
+			}
+			r.giveUpReplay(waiting)
+		}
+		if r.keepBody || waiting {
+			r.body.Append(p)
+		}
+	}
+	if waiting {
+		return filter.Continue
+	}
+	r.send(t, p, end)
+	return filter.Continue
+}
+
+// giveUpReplay stops keeping the body for a retry; what was never sent must be kept.
+func (r *Filter) giveUpReplay(unsent bool) {
+	if r.keepBody {
+		r.keepBody, r.bodyLost = false, true
+		r.retry.giveUp()
+	}
+	if !unsent {
+		r.body.Reset()
+	}
+}
+
+// OnRequestTrailers ends the request.
+func (r *Filter) OnRequestTrailers(t *stream.Turn, h *header.Map) filter.Action {
+	if r.done {
+		return filter.Continue
+	}
+	r.trailers = h
+	r.requestComplete(t)
+	if r.enc != nil {
+		r.sentEnd = true
+		r.enc.EncodeTrailers(t, h)
+		r.lastByte(t)
+	}
+	return filter.Continue
+}
+
+// requestComplete starts the timers that run from the end of the request.
+func (r *Filter) requestComplete(t *stream.Turn) {
+	r.ended = true
+	if r.timeouts.route > 0 {
+		r.s.Arm(t, deadlineRoute, r.timeouts.route)
+	}
+}
+
+func (r *Filter) send(t *stream.Turn, p []byte, end bool) {
+	r.sentEnd = end
+	r.enc.EncodeData(t, p, end)
+	if end {
+		r.lastByte(t)
+		return
+	}
+	if r.enc.Full() {
+		r.pause(t, true)
+	}
+}
+
+func (r *Filter) lastByte(t *stream.Turn) { r.info.LastTxUpstream = r.info.Since(t.Now()) }
+
+func (r *Filter) pause(t *stream.Turn, on bool) {
+	if r.paused != on {
+		r.paused = on
+		r.s.PauseRequest(t, on)
+	}
+}
+
+// OnResponseFull stops the upstream, since the downstream takes no more.
+func (r *Filter) OnResponseFull(t *stream.Turn) {
+	r.respPaused = true
+	if r.enc != nil {
+		r.enc.Pause(t, true)
+	}
+}
+
+// OnResponseDrained lets it go on.
+func (r *Filter) OnResponseDrained(t *stream.Turn) {
+	r.respPaused = false
+	if r.enc != nil {
+		r.enc.Pause(t, false)
+	}
+}
+
+// OnDestroy lets go of the upstream, cancelling what is still under way.
+func (r *Filter) OnDestroy(t *stream.Turn) {
+	r.abandon(t)
+	r.retry.release(r)
+	r.body.Reset()
+	*r = Filter{}
+	filters.Put(r)
+}

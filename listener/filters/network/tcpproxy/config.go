@@ -1,0 +1,145 @@
+// Package tcpproxy is the network filter envoy.filters.network.tcp_proxy: it connects a downstream
+// connection to a host of a cluster and moves the bytes.
+//
+// Small messages are read and written; a transfer that keeps filling its buffers is spliced through a
+// kernel pipe until it comes in small pieces again.
+package tcpproxy
+
+import (
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+
+	"sidecar/api/filter"
+	"sidecar/api/stats"
+	"sidecar/api/stream"
+	"sidecar/cluster"
+	"sidecar/internal/config"
+)
+
+//nolint:gochecknoglobals // immutable tables
+var (
+	fields = config.Fields[*tcpv3.TcpProxy]{
+		Used: "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts " +
+			"max_downstream_connection_duration",
+		OffOnly: "flush_access_log_on_connected check_drain_close",
+		Refused: "on_demand metadata_match downstream_idle_timeout upstream_idle_timeout backoff_options " +
+			"tunneling_config access_log_flush_interval access_log_options proxy_protocol_tlvs " +
+			"proxy_protocol_tlv_merge_policy upstream_connect_mode max_early_data_bytes " +
+			"max_downstream_connection_duration_jitter_percentage",
+		NoOp: map[string]string{
+			"hash_policy": "only read by ring hash and Maglev, which are refused",
+		},
+	}
+	weightedFields = config.Fields[*tcpv3.TcpProxy_WeightedCluster]{Used: "clusters"}
+	weightFields   = config.Fields[*tcpv3.TcpProxy_WeightedCluster_ClusterWeight]{
+		Used: "name weight", Refused: "metadata_match",
+	}
+)
+
+const defaultIdleTimeout = time.Hour
+
+// Config is a compiled TCP proxy. It is immutable.
+type Config struct {
+	stats       *Stats
+	clusters    Clusters
+	logs        []AccessLog
+	random      func() uint64
+	weighted    []weighted
+	total       uint64
+	idleTimeout time.Duration
+	maxDuration time.Duration
+	maxAttempts int
+}
+
+type weighted struct {
+	name   string
+	weight uint64
+}
+
+// Clusters finds clusters by name.
+type Clusters interface {
+	Get(name string) *cluster.Cluster
+}
+
+// AccessLog writes one line; it must not block.
+type AccessLog interface {
+	Log(info *stream.Info)
+}
+
+// Stats are "tcp.PREFIX.".
+type Stats struct {
+	CxTotal     stats.Counter `stat:"downstream_cx_total"`
+	CxNoRoute   stats.Counter `stat:"downstream_cx_no_route"`
+	RxBytes     stats.Counter `stat:"downstream_cx_rx_bytes_total"`
+	TxBytes     stats.Counter `stat:"downstream_cx_tx_bytes_total"`
+	RxBuffered  stats.Gauge   `stat:"downstream_cx_rx_bytes_buffered"`
+	TxBuffered  stats.Gauge   `stat:"downstream_cx_tx_bytes_buffered"`
+	FlowPaused  stats.Counter `stat:"downstream_flow_control_paused_reading_total"`
+	FlowResumed stats.Counter `stat:"downstream_flow_control_resumed_reading_total"`
+	IdleTimeout stats.Counter `stat:"idle_timeout"`
+	MaxDuration stats.Counter `stat:"max_downstream_connection_duration"`
+	FlushTotal  stats.Counter `stat:"upstream_flush_total"`
+	FlushActive stats.Gauge   `stat:"upstream_flush_active"`
+}
+
+// Env is what compiling may use.
+type Env struct {
+	Clusters   Clusters
+	Random     func() uint64
+	AccessLogs func(p *config.Path, logs []*accesslogv3.AccessLog, errs *config.Errors) []AccessLog
+}
+
+var _ filter.NetworkTerminal = (*Config)(nil)
+
+// Compile turns the configuration into a Config.
+func Compile(m *tcpv3.TcpProxy, nc filter.NetworkContext, env Env) (*Config, error) {
+	var errs config.Errors
+	fields.Check(nil, m, &errs)
+	c := &Config{
+		stats:       stats.Bind[Stats](nc.Scope.Sub("tcp." + m.GetStatPrefix())),
+		clusters:    env.Clusters,
+		random:      env.Random,
+		idleTimeout: config.Duration(config.Field("idle_timeout"), m.GetIdleTimeout(), defaultIdleTimeout, &errs),
+		maxDuration: config.Duration(config.Field("max_downstream_connection_duration"),
+			m.GetMaxDownstreamConnectionDuration(), 0, &errs),
+		maxAttempts: int(config.Value(m.GetMaxConnectAttempts(), 1)),
+	}
+	switch {
+	case m.GetWeightedClusters() != nil:
+		p := config.Field("weighted_clusters")
+		weightedFields.Check(p, m.GetWeightedClusters(), &errs)
+		for i, w := range m.GetWeightedClusters().GetClusters() {
+			weightFields.Check(p.Field("clusters").Index(i), w, &errs)
+			c.weighted = append(c.weighted, weighted{w.GetName(), uint64(w.GetWeight())})
+			c.total += uint64(w.GetWeight())
+		}
+	case m.GetCluster() != "":
+		c.weighted, c.total = []weighted{{m.GetCluster(), 1}}, 1
+	default:
+		errs.Add(nil, "one of cluster and weighted_clusters is required")
+	}
+	if env.AccessLogs != nil {
+		c.logs = env.AccessLogs(config.Field("access_log"), m.GetAccessLog(), &errs)
+	}
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// pick chooses a cluster by weight.
+func (c *Config) pick() string {
+	if len(c.weighted) == 1 {
+		return c.weighted[0].name
+	}
+	n := c.random() % max(c.total, 1)
+	for _, w := range c.weighted {
+		if n < w.weight {
+			return w.name
+		}
+		n -= w.weight
+	}
+	return c.weighted[len(c.weighted)-1].name
+}

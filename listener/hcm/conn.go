@@ -1,0 +1,189 @@
+package hcm
+
+import (
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sidecar/api/stream"
+	"sidecar/internal/wire"
+)
+
+// Codec is the HTTP side of one downstream connection, of whatever version.
+type Codec interface {
+	// Serve reads the connection until it ends, on the calling goroutine.
+	Serve(t *stream.Turn)
+	// Close closes the connection; streams that run are told.
+	Close(t *stream.Turn)
+}
+
+// Conn is one downstream connection that the manager serves.
+type Conn struct {
+	// Set by Serve, never changed.
+	cfg            *Config
+	codec          Codec
+	wire           *wire.Conn
+	info           stream.ConnInfo
+	scheme         string
+	remoteText     string
+	localPortText  string
+	localPort      uint16
+	remoteLoopback bool
+	drain          Drainer
+	stats          *Stats
+	lstats         *ListenerStats
+
+	active   atomic.Int32
+	requests atomic.Uint32
+	ids      atomic.Uint64
+	draining atomic.Bool
+
+	mu    sync.Mutex // guards below
+	timer *time.Timer
+	gone  bool
+	since time.Time // of the last change to no active stream
+}
+
+// Drainer tells a connection that what it was accepted by is going away.
+type Drainer interface {
+	// Draining tells that the listener or the server drains; roll is a random number that spreads the
+	// decision over the drain time (drain strategy gradual).
+	Draining(roll uint64) bool
+}
+
+// Serve runs the connection until it ends. It is called on the connection's own goroutine.
+func (c *Config) Serve(t *stream.Turn, w *wire.Conn, info *stream.ConnInfo, d Drainer) {
+	conn := &Conn{cfg: c, wire: w, info: *info, drain: d, stats: c.stats, lstats: c.listenerStats}
+	conn.describe()
+	conn.stats.CxTotal.Inc()
+	conn.stats.CxActive.Inc()
+	conn.codec = c.newCodec(w, conn, c.codecOptions)
+	conn.startIdle()
+	conn.codec.Serve(t)
+	conn.stopIdle()
+	conn.stats.CxActive.Dec()
+	conn.stats.CxDestroy.Inc()
+	conn.stats.CxLength.Record(uint64(time.Since(info.Start).Milliseconds()))
+}
+
+// describe keeps the texts that every request of the connection needs.
+func (c *Conn) describe() {
+	c.scheme = "http"
+	if c.info.TLS != nil {
+		c.scheme = "https"
+	}
+	if ip := c.info.Remote.IP; ip.IsValid() {
+		c.remoteText = ip.Addr().String()
+		c.remoteLoopback = ip.Addr().IsLoopback()
+	}
+	c.localPort = c.info.Local.IP.Port()
+	c.localPortText = strconv.Itoa(int(c.localPort))
+}
+
+// NewStream implements stream.ServerHandler.
+func (c *Conn) NewStream(t *stream.Turn, enc stream.Encoder) stream.Target {
+	c.active.Add(1)
+	c.requests.Add(1)
+	s := begin(t, c, enc)
+	return s.target(s)
+}
+
+// OnGone implements stream.ServerHandler.
+func (c *Conn) OnGone(*stream.Turn) {
+	c.mu.Lock()
+	c.gone = true
+	c.mu.Unlock()
+}
+
+func (c *Conn) nextStreamID() uint64 { return c.ids.Add(1) }
+
+// shouldClose tells whether the response of s is to be the last of its connection.
+func (c *Conn) shouldClose(s *Stream) bool {
+	if c.draining.Load() {
+		return true
+	}
+	if limit := c.cfg.maxRequestsPerConnection; limit > 0 && c.requests.Load() >= limit {
+		if c.draining.CompareAndSwap(false, true) {
+			c.stats.CxMaxRequests.Inc()
+		}
+		return true
+	}
+	if c.drain != nil && c.drain.Draining(s.random) {
+		if c.draining.CompareAndSwap(false, true) {
+			c.stats.CxDrainClose.Inc()
+		}
+		return true
+	}
+	return c.cfg.overload != nil && c.cfg.overload.DisableKeepAlive()
+}
+
+func (c *Conn) streamGone(t *stream.Turn) {
+	if c.active.Add(-1) == 0 {
+		c.mu.Lock()
+		c.since = t.Now()
+		c.mu.Unlock()
+	}
+}
+
+// startIdle arms the idle timeout and the maximum duration of the connection: one timer that looks
+// at what has happened when it fires, and sets itself for the rest.
+func (c *Conn) startIdle() {
+	c.since = c.info.Start
+	d := c.cfg.idleTimeout
+	if m := c.cfg.maxConnectionDuration; m > 0 && (d == 0 || m < d) {
+		d = m
+	}
+	if d == 0 {
+		return
+	}
+	c.mu.Lock()
+	c.timer = time.AfterFunc(d, c.onIdleTimer)
+	c.mu.Unlock()
+}
+
+func (c *Conn) stopIdle() {
+	c.mu.Lock()
+	c.gone = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.mu.Unlock()
+}
+
+func (c *Conn) onIdleTimer() {
+	now := time.Now()
+	c.mu.Lock()
+	if c.gone {
+		c.mu.Unlock()
+		return
+	}
+	active := c.active.Load() > 0
+	next := time.Hour
+	if m := c.cfg.maxConnectionDuration; m > 0 {
+		if left := m - now.Sub(c.info.Start); left > 0 {
+			next = min(next, left)
+		} else if c.draining.CompareAndSwap(false, true) {
+			c.stats.CxMaxDuration.Inc()
+		}
+	}
+	closeNow := c.draining.Load() && !active && c.cfg.maxConnectionDuration > 0
+	if d := c.cfg.idleTimeout; d > 0 && !closeNow {
+		left := d
+		if !active {
+			left = d - now.Sub(c.since)
+		}
+		if left <= 0 {
+			c.stats.CxIdleTimeout.Inc()
+			closeNow = true
+		}
+		next = min(next, left)
+	}
+	if !closeNow {
+		c.timer.Reset(max(next, time.Millisecond))
+	}
+	c.mu.Unlock()
+	if closeNow {
+		stream.Do(c.codec.Close)
+	}
+}

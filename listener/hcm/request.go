@@ -1,0 +1,304 @@
+package hcm
+
+import (
+	"strings"
+
+	"sidecar/api/filter"
+	"sidecar/api/header"
+	"sidecar/api/stream"
+)
+
+// onRequestHeaders is the head of a request as the codec read it: it is checked, changed as Envoy
+// changes it, and shown to the filters.
+func (s *Stream) onRequestHeaders(t *stream.Turn, h *header.Map, end bool) {
+	s.info.Request = h
+	s.info.Protocol = s.enc.Protocol()
+	s.isHead = h.Value(header.Method) == "HEAD"
+	s.isGRPC = isGRPC(h)
+	s.bodyEnded[0] = end
+	s.disarm(timerHeaders)
+	if end {
+		s.requestEnded(t)
+	} else {
+		s.arm(t, timerRequest, s.cfg.requestTimeout)
+	}
+	s.conn.countRequest(s)
+	if r := s.refuse(t, h); r != nil {
+		s.reply(t, r)
+		return
+	}
+	s.mutateRequest(h)
+	upgrade, ok := s.filtersFor(h)
+	if !ok {
+		s.cfg.stats.WsOnNonWs.Inc()
+		s.reply(t, &upgradeFailed)
+		return
+	}
+	s.upgraded = upgrade
+	s.makeFilters()
+	s.arm(t, timerDuration, s.cfg.maxStreamDuration)
+	s.pushHeaders(t, 0, 0, end)
+}
+
+// refuse makes Envoy's checks of a head, in Envoy's order; nil lets it pass
+// (ConnectionManagerImpl::ActiveStream::decodeHeaders).
+func (s *Stream) refuse(_ *stream.Turn, h *header.Map) *filter.Reply {
+	c := s.cfg
+	host, hasHost := h.GetID(header.Authority)
+	if s.info.Protocol == stream.HTTP10 {
+		if !c.acceptHTTP10 {
+			return &lowVersion
+		}
+		if !hasHost && c.defaultHost != "" {
+			h.SetID(header.Authority, c.defaultHost)
+			host, hasHost = c.defaultHost, true
+		}
+	}
+	if !hasHost || host == "" {
+		return &missingHost
+	}
+	connect := h.Value(header.Method) == "CONNECT" && !h.Has(header.Protocol)
+	path, hasPath := h.GetID(header.Path)
+	if !hasPath || path == "" {
+		if !connect {
+			return &missingPath
+		}
+	} else if path[0] != '/' && !connect {
+		c.stats.RqNonRelativePath.Inc()
+		return &absolutePath
+	}
+	if hasPath && !connect {
+		if r := s.normalizePath(h, path); r != nil {
+			return r
+		}
+	}
+	s.stripHost(h, host)
+	return nil
+}
+
+// stripHost removes the port and the trailing dot of the host as configured
+// (ConnectionManagerUtility::maybeNormalizeHost).
+func (s *Stream) stripHost(h *header.Map, host string) {
+	c := s.cfg
+	if !c.stripAnyPort && !c.stripMatchingPort && !c.stripTrailingDot {
+		return
+	}
+	out := host
+	name, port, has := splitPort(host)
+	if has && (c.stripAnyPort || (c.stripMatchingPort && port == s.conn.localPort)) {
+		out, has = name, false
+	}
+	if c.stripTrailingDot {
+		if has {
+			if strings.HasSuffix(name, ".") {
+				out = name[:len(name)-1] + out[len(name):]
+			}
+		} else {
+			out = strings.TrimSuffix(out, ".")
+		}
+	}
+	if out != host {
+		h.SetID(header.Authority, out)
+	}
+}
+
+// splitPort splits "host:port"; IPv6 addresses stand in brackets.
+func splitPort(host string) (name string, port uint16, ok bool) {
+	i := strings.LastIndexByte(host, ':')
+	if i < 0 || (host[0] == '[' && host[i-1] != ']') || i+1 == len(host) {
+		return host, 0, false
+	}
+	n := 0
+	for _, c := range []byte(host[i+1:]) {
+		if c < '0' || c > '9' {
+			return host, 0, false
+		}
+		if n = n*10 + int(c-'0'); n > 65535 {
+			return host, 0, false
+		}
+	}
+	return host[:i], uint16(n), true
+}
+
+// internalOnly are the headers that only an internal client may send; from others they are removed
+// (ConnectionManagerUtility::cleanInternalHeaders).
+//
+//nolint:gochecknoglobals // immutable table
+var internalOnly = [...]header.ID{
+	header.XEnvoyRetriableStatusCodes, header.XEnvoyRetriableHeaderNames, header.XEnvoyRetryOn,
+	header.XEnvoyRetryGrpcOn, header.XEnvoyMaxRetries, header.XEnvoyUpstreamAltStatName,
+	header.XEnvoyUpstreamRqTimeoutMs, header.XEnvoyUpstreamRqPerTryTimeoutMs,
+	header.XEnvoyExpectedRqTimeoutMs, header.XEnvoyForceTrace, header.XEnvoyIPTags,
+	header.XEnvoyOriginalPath, header.XEnvoyHedgeOnPerTryTimeout,
+}
+
+// mutateRequest is ConnectionManagerUtility::mutateRequestHeaders.
+func (s *Stream) mutateRequest(h *header.Map) {
+	c := s.cfg
+	if isUpgrade(h) {
+		// The body of an upgraded request has no length on the wire; without one of the two headers it
+		// would read as none.
+		if !h.Has(header.TransferEncoding) && !h.Has(header.ContentLength) {
+			h.SetStatic(header.ContentLength, "0")
+		}
+	} else {
+		h.RemoveID(header.Connection)
+		h.RemoveID(header.Upgrade)
+	}
+	h.RemoveID(header.XEnvoyInternal)
+	h.RemoveID(header.KeepAlive)
+	h.RemoveID(header.ProxyConnection)
+	h.RemoveID(header.TransferEncoding)
+
+	internal := s.setRemote(h)
+	edge := !internal && c.useRemoteAddress
+	s.info.Internal = internal
+	if internal {
+		h.SetStatic(header.XEnvoyInternal, "true")
+	} else {
+		s.cleanExternal(h, edge)
+	}
+	if c.addUserAgent {
+		h.SetStatic(header.XEnvoyDownstreamServiceCluster, c.localCluster)
+		if !h.Has(header.UserAgent) {
+			h.SetStatic(header.UserAgent, c.localCluster)
+		}
+		if c.localNode != "" {
+			h.SetStatic(header.XEnvoyDownstreamServiceNode, c.localNode)
+		}
+	}
+	if c.via != "" {
+		appendVia(h, c.via)
+	}
+	if edge && s.info.Remote.IsValid() {
+		s.scratch = s.info.Remote.AppendTo(s.scratch[:0])
+		h.SetBytes(header.XEnvoyExternalAddress, s.scratch)
+	}
+	if c.generateRequestID {
+		s.setRequestID(h, edge)
+	}
+	if id, ok := h.GetID(header.XRequestID); ok {
+		s.info.RequestID = id
+	}
+	c.xfcc(s, h)
+}
+
+func (s *Stream) cleanExternal(h *header.Map, edge bool) {
+	if edge {
+		h.RemoveID(header.XEnvoyDecoratorOperation)
+		h.RemoveID(header.XEnvoyDownstreamServiceCluster)
+		h.RemoveID(header.XEnvoyDownstreamServiceNode)
+	}
+	for _, id := range internalOnly {
+		h.RemoveID(id)
+	}
+	if edge {
+		h.RemoveID(header.XEnvoyIsTimeoutRetry)
+		h.RemoveID(header.XEnvoyAttemptCount)
+	}
+	if s.table != nil {
+		for _, name := range s.table.InternalOnlyHeaders() {
+			h.Remove(name)
+		}
+	}
+}
+
+// setRemote finds who the client is, appends to x-forwarded-for and sets x-forwarded-proto and
+// :scheme. It tells whether the request is an internal one.
+func (s *Stream) setRemote(h *header.Map) bool {
+	c := s.cfg
+	peer := s.conn.info.Remote.IP.Addr()
+	trusted := false
+	if c.useRemoteAddress {
+		trusted = !h.Has(header.XForwardedFor)
+		if c.xffTrustedHops > 0 {
+			s.info.Remote, _ = lastFromXFF(h.Value(header.XForwardedFor), c.xffTrustedHops-1)
+		}
+		if !s.info.Remote.IsValid() {
+			s.info.Remote = peer
+		}
+		if !c.skipXFFAppend {
+			s.appendXFF(h)
+		}
+		if c.xffTrustedHops == 0 || !h.Has(header.XForwardedProto) {
+			h.SetStatic(header.XForwardedProto, s.conn.scheme)
+		}
+		if c.appendXForwardedPort && (c.xffTrustedHops == 0 || !h.Has(header.XForwardedPort)) {
+			h.SetID(header.XForwardedPort, s.conn.localPortText)
+		}
+	} else {
+		s.info.Remote, trusted = lastFromXFF(h.Value(header.XForwardedFor), c.xffTrustedHops)
+	}
+	if !h.Has(header.XForwardedProto) {
+		h.SetStatic(header.XForwardedProto, s.conn.scheme)
+	}
+	s.setScheme(h)
+	internal := trusted && s.info.Remote.IsValid() && c.isInternal(s.info.Remote)
+	if !s.info.Remote.IsValid() {
+		s.info.Remote, s.info.RemotePort = peer, s.conn.info.Remote.IP.Port()
+	} else if s.info.Remote == peer {
+		s.info.RemotePort = s.conn.info.Remote.IP.Port()
+	}
+	return internal
+}
+
+// setScheme sets :scheme from x-forwarded-proto, which says what the client really used, or to what
+// the configuration says.
+func (s *Stream) setScheme(h *header.Map) {
+	switch {
+	case s.cfg.schemeOverwrite != "":
+		h.SetStatic(header.Scheme, s.cfg.schemeOverwrite)
+	case h.Has(header.Scheme) && !s.cfg.schemeMatchUpstream:
+	default:
+		if p := h.Value(header.XForwardedProto); p == "http" || p == "https" {
+			h.SetID(header.Scheme, p)
+		} else {
+			h.SetStatic(header.Scheme, s.conn.scheme)
+		}
+	}
+}
+
+// appendXFF adds the peer to x-forwarded-for; a loopback peer is shown as the node's own address
+// (Envoy: Utility::appendXff, ConnectionManagerUtility).
+func (s *Stream) appendXFF(h *header.Map) {
+	addr := s.conn.remoteText
+	if addr == "" {
+		return // a unix socket's peer has no address
+	}
+	if s.conn.remoteLoopback {
+		addr = s.cfg.localAddress
+	}
+	h.AddID(header.XForwardedFor, addr)
+}
+
+func (s *Stream) setRequestID(h *header.Map, edge bool) {
+	if h.Has(header.XRequestID) && (!edge || s.cfg.preserveRequestID) {
+		return
+	}
+	s.scratch = appendUUID(s.scratch[:0], s.cfg.random(), s.cfg.random())
+	h.SetBytes(header.XRequestID, s.scratch)
+}
+
+func appendVia(h *header.Map, via string) { h.AddID(header.Via, via) }
+
+func isGRPC(h *header.Map) bool {
+	ct := h.Value(header.ContentType)
+	const grpc = "application/grpc"
+	return strings.HasPrefix(ct, grpc) && (len(ct) == len(grpc) || ct[len(grpc)] == '+' || ct[len(grpc)] == ';')
+}
+
+// isUpgrade tells whether the head asks to leave HTTP (Utility::isUpgrade).
+func isUpgrade(h *header.Map) bool {
+	return h.Has(header.Upgrade) && hasToken(h.Value(header.Connection), "upgrade")
+}
+
+func hasToken(list, token string) bool {
+	for list != "" {
+		var item string
+		item, list, _ = strings.Cut(list, ",")
+		if strings.EqualFold(strings.TrimSpace(item), token) {
+			return true
+		}
+	}
+	return false
+}

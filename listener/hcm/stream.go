@@ -1,0 +1,236 @@
+package hcm
+
+import (
+	"time"
+
+	"sidecar/api/filter"
+	"sidecar/api/header"
+	"sidecar/api/stream"
+	"sidecar/internal/buf"
+	"sidecar/listener/route"
+)
+
+// Stream is one request and its response. It is pooled: everything below lives from begin to
+// recycle, and its monitor's generation keeps late events out of the next use.
+type Stream struct {
+	mon  stream.Monitor
+	info stream.Info
+
+	// Set by begin, never changed while the stream lives.
+	conn        *Conn
+	cfg         *Config
+	enc         stream.Encoder // nil after it was released
+	table       *route.Table
+	bufferLimit int
+
+	// Owned by whoever runs the stream.
+	slots        []slot
+	terminal     any // of the last slot
+	req, resp    state
+	reached      int // the last filter that saw the request head
+	bodyEnded    [2]bool
+	finishedAll  bool
+	headSent     bool // the response head was given to the codec
+	replying     bool // the response is a local reply
+	closeAfter   bool // the connection ends with this response
+	upgraded     bool // an upgrade or CONNECT was accepted
+	isGRPC       bool
+	isHead       bool
+	counted      bool // in downstream_rq_total
+	requestWhole bool // the request was received whole before it was cut
+	entry        *route.Entry
+	entryKnown   bool
+	random       uint64
+	pauses       [2]pauseReason
+	timers       timers
+
+	data          buf.Buffer // what is being shown, so that it needn't be allocated
+	addedTrailers [2]header.Map
+	localResponse header.Map
+	localBuf      buf.Buffer
+	scratch       []byte
+
+	finishing bool // EventFinish is on its way
+}
+
+// pauseReason is a set of reasons for which a source is stopped.
+type pauseReason uint8
+
+const (
+	pauseFilter         pauseReason = 1 << iota // a filter's buffer is full
+	pauseUpstreamFull                           // the upstream takes no more of the request
+	pauseDownstreamFull                         // the downstream takes no more of the response
+)
+
+//nolint:gochecknoglobals // free list
+var streams = buf.Pool[Stream]{New: newStream}
+
+func newStream() *Stream {
+	s := new(Stream)
+	s.timers.init(s)
+	return s
+}
+
+// begin takes a stream for a request whose first byte was just read.
+func begin(t *stream.Turn, c *Conn, enc stream.Encoder) *Stream {
+	s := streams.Get()
+	s.conn, s.cfg, s.enc = c, c.cfg, enc
+	s.info.Reset(t.Now(), &c.info)
+	s.info.StreamID = c.nextStreamID()
+	s.bufferLimit = c.cfg.bufferLimit
+	s.table = c.cfg.routes.Load()
+	s.random = c.cfg.random()
+	s.reached = -1
+	s.startTimers(t)
+	return s
+}
+
+// target returns where events for r go.
+func (s *Stream) target(r stream.Receiver) stream.Target {
+	return stream.Target{M: &s.mon, To: r, Gen: s.mon.Gen()}
+}
+
+// Receive handles the events of the downstream codec stream and of the timer.
+func (s *Stream) Receive(t *stream.Turn, e *stream.Event) {
+	switch e.Kind {
+	case stream.EventHeaders:
+		if s.req.move(headersEvent(e.End)) {
+			s.touch(t)
+			s.onRequestHeaders(t, e.Map, e.End)
+		}
+	case stream.EventData:
+		if s.req.move(dataEvent(e.End)) {
+			s.touch(t)
+			s.onRequestData(t, e.Data, e.End)
+		}
+	case stream.EventTrailers:
+		if s.req.move(gotTrailers) {
+			s.touch(t)
+			s.onRequestTrailers(t, e.Map)
+		}
+	case stream.EventReset:
+		s.onDownstreamReset(t, e.Fault)
+	case stream.EventRejected:
+		s.onRejected(t, e.Fault)
+	case stream.EventDrained:
+		s.onDownstreamDrained(t)
+	case stream.EventTimer:
+		s.onTimer(t)
+	case stream.EventFinish:
+		s.finish(t)
+	}
+}
+
+func (s *Stream) onRequestData(t *stream.Turn, p []byte, end bool) {
+	s.info.BytesReceived += uint64(len(p))
+	if end {
+		s.requestEnded(t)
+	}
+	s.bodyEnded[filter.Request] = end
+	s.data.Append(p)
+	s.pushData(t, filter.Request, 0, &s.data, end)
+	s.data.Reset()
+}
+
+func (s *Stream) onRequestTrailers(t *stream.Turn, h *header.Map) {
+	s.info.RequestTrailers = h
+	s.requestEnded(t)
+	s.pushTrailers(t, filter.Request, 0)
+}
+
+func (s *Stream) requestEnded(t *stream.Turn) {
+	s.info.LastRxDownstream = s.info.Since(t.Now())
+	s.disarm(timerRequest)
+}
+
+// endHeaders is the end of a direction's way for the head: the router, or the codec.
+func (s *Stream) endHeaders(t *stream.Turn, d filter.Direction, h *header.Map, end bool) {
+	if d == filter.Response {
+		s.sendHeaders(t, h, end)
+		return
+	}
+	s.reached = s.inner()
+	if end {
+		s.req.move(passedEnd)
+	}
+	if f, ok := s.terminal.(filter.RequestHeaders); ok {
+		f.OnRequestHeaders(t, h, end)
+	}
+}
+
+func (s *Stream) endData(t *stream.Turn, d filter.Direction, b *buf.Buffer, end bool) {
+	if d == filter.Response {
+		s.sendData(t, b.Bytes(), end)
+		return
+	}
+	if end {
+		s.req.move(passedEnd)
+	}
+	if f, ok := s.terminal.(filter.RequestData); ok {
+		f.OnRequestData(t, b, end)
+	}
+}
+
+func (s *Stream) endTrailers(t *stream.Turn, d filter.Direction, h *header.Map) {
+	if d == filter.Response {
+		s.sendTrailers(t, h)
+		return
+	}
+	s.req.move(passedEnd)
+	if f, ok := s.terminal.(filter.RequestTrailers); ok {
+		f.OnRequestTrailers(t, h)
+	}
+}
+
+// pauseSource stops or restarts the source of a direction for one of several reasons.
+func (s *Stream) pauseSource(t *stream.Turn, d filter.Direction, why pauseReason, on bool) {
+	old := s.pauses[d]
+	if on {
+		s.pauses[d] |= why
+	} else {
+		s.pauses[d] &^= why
+	}
+	if (old == 0) == (s.pauses[d] == 0) {
+		return
+	}
+	if d == filter.Request {
+		if s.enc != nil {
+			s.enc.Pause(t, on)
+		}
+		return
+	}
+	if f, ok := s.terminal.(filter.ResponseDrained); ok {
+		if on {
+			f.OnResponseFull(t)
+		} else {
+			f.OnResponseDrained(t)
+		}
+	}
+}
+
+func (s *Stream) onDownstreamDrained(t *stream.Turn) {
+	s.touch(t)
+	s.pauseSource(t, filter.Response, pauseDownstreamFull, false)
+}
+
+// entryOf returns the route entry of the request, looking it up when it is not known.
+func (s *Stream) entryOf() *route.Entry {
+	if s.entryKnown {
+		return s.entry
+	}
+	s.entryKnown = true
+	s.entry = nil
+	if s.table != nil && s.info.Request != nil {
+		s.entry = s.table.Match(s.info.Request, &s.info, s.random)
+	}
+	if e := s.entry; e != nil {
+		s.info.RouteName = e.Name()
+		s.timers.route(t0, s, e)
+	}
+	return s.entry
+}
+
+func (s *Stream) clearRoute() { s.entryKnown, s.entry = false, nil }
+
+// since is the time from the stream's start.
+func (s *Stream) since(t *stream.Turn) time.Duration { return s.info.Since(t.Now()) }

@@ -1,0 +1,421 @@
+package listener
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+
+	"sidecar/api/filter"
+	"sidecar/api/stats"
+	"sidecar/internal/task"
+)
+
+// Limits are asked at each new connection.
+type Limits interface {
+	// MaxConnections is the most connections of the process; 0 is no limit.
+	MaxConnections() int64
+	// RejectConnections tells that memory or the overload manager allows no new ones.
+	RejectConnections() bool
+}
+
+// Manager owns the listeners: it binds, warms, swaps and drains them.
+type Manager struct {
+	env    *Env
+	drain  *Draining
+	limits Limits
+	stats  *ManagerStats
+	ids    atomic.Uint64
+	open   atomic.Int64
+	index  atomic.Pointer[addressIndex]
+
+	mu       sync.Mutex // guards below
+	live     map[string]*generation
+	warming  map[string]*warmup
+	static   map[string]bool
+	errors   map[string]string // the last refused version by name, for config_dump
+	sockets  map[string]*socket
+	started  bool
+	stopping bool
+	wg       sync.WaitGroup
+}
+
+type warmup struct {
+	gen    *generation
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// NewManager makes a manager without listeners. limits may be nil.
+func NewManager(env *Env, drain *Draining, limits Limits) *Manager {
+	return &Manager{
+		env: env, drain: drain, limits: limits,
+		stats: stats.Bind[ManagerStats](env.Scope.Sub("listener_manager")),
+		live:  map[string]*generation{}, warming: map[string]*warmup{}, static: map[string]bool{},
+		errors: map[string]string{}, sockets: map[string]*socket{},
+	}
+}
+
+// Apply adds or updates one listener: it compiles, binds and begins to warm it. The error is what is
+// wrong with the resource; the version in force stays then. warmed is called, from any goroutine,
+// when the new version is in force or was given up; with nothing to do it is called before Apply
+// returns.
+func (m *Manager) Apply(l *listenerv3.Listener, version string, static bool, warmed func(error)) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if warmed == nil {
+		warmed = func(error) {}
+	}
+	old := m.live[l.GetName()]
+	if m.static[l.GetName()] && !static {
+		return fmt.Errorf("listener '%s' is static and cannot be updated", l.GetName())
+	}
+	var oldCfg *Config
+	if old != nil {
+		oldCfg = old.cfg
+	}
+	cfg, err := Compile(l, m.env, oldCfg, m.drain)
+	if err != nil {
+		m.stats.CreateFailure.Inc()
+		m.errors[l.GetName()] = err.Error()
+		return err
+	}
+	delete(m.errors, l.GetName())
+	if w := m.warming[cfg.Name]; w != nil {
+		if bytes.Equal(w.gen.cfg.Raw, cfg.Raw) {
+			warmed(nil)
+			return nil
+		}
+	}
+	if old != nil && bytes.Equal(old.cfg.Raw, cfg.Raw) {
+		m.cancelWarming(cfg.Name)
+		old.version = version
+		warmed(nil)
+		return nil
+	}
+	return m.begin(cfg, version, static, old, warmed)
+}
+
+func (m *Manager) begin(cfg *Config, version string, static bool, old *generation, warmed func(error)) error {
+	scope := m.env.Scope.Sub("listener." + cfg.statName)
+	g := &generation{cfg: cfg, m: m, version: version, updated: time.Now(), scope: scope, stats: stats.Bind[Stats](scope)}
+	if err := m.bindAll(g); err != nil {
+		m.stats.CreateFailure.Inc()
+		m.errors[cfg.Name] = err.Error()
+		return err
+	}
+	m.static[cfg.Name] = static
+	if old == nil && m.warming[cfg.Name] == nil {
+		m.stats.Added.Inc()
+	} else {
+		m.stats.Modified.Inc()
+	}
+	m.cancelWarming(cfg.Name)
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &warmup{gen: g, cancel: cancel, done: make(chan struct{})}
+	m.warming[cfg.Name] = w
+	m.stats.Warming.Set(int64(len(m.warming)))
+	if !m.needsWarming(g) {
+		cancel()
+		m.swap(g)
+		close(w.done)
+		warmed(nil)
+		return nil
+	}
+	m.wg.Add(1)
+	task.Go("warm listener "+cfg.Name, func() {
+		defer m.wg.Done()
+		defer cancel()
+		err := g.warm(ctx)
+		m.mu.Lock()
+		if m.warming[cfg.Name] == w {
+			m.swap(g)
+		} else {
+			err = errors.Join(err, context.Canceled)
+			m.unbind(g)
+		}
+		m.mu.Unlock()
+		close(w.done)
+		warmed(err)
+	}, nil)
+	return nil
+}
+
+// needsWarming tells whether a chain that is new has something to wait for.
+func (m *Manager) needsWarming(g *generation) bool {
+	for _, ch := range g.cfg.all() {
+		if _, ok := ch.terminal.(filter.Warmer); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// warm waits until every chain can serve. A chain that cannot warm serves what it has: the wait is
+// bounded by initial_fetch_timeout where the configuration sets one.
+func (g *generation) warm(ctx context.Context) error {
+	for _, ch := range g.cfg.all() {
+		if w, ok := ch.terminal.(filter.Warmer); ok {
+			if err := w.Warm(ctx); err != nil && ctx.Err() != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (m *Manager) cancelWarming(name string) {
+	if w := m.warming[name]; w != nil {
+		w.cancel()
+		delete(m.warming, name)
+		m.stats.Warming.Set(int64(len(m.warming)))
+	}
+}
+
+// bindAll gets the sockets of a generation, those of the version before where the address is the
+// same.
+func (m *Manager) bindAll(g *generation) error {
+	if !g.cfg.bind || m.stopping {
+		return nil
+	}
+	for _, a := range g.cfg.Addresses {
+		s := m.sockets[socketKey(g.cfg.Name, a)]
+		if s == nil {
+			var err error
+			if s, err = listen(a, g.cfg); err != nil {
+				m.unbind(g)
+				return err
+			}
+			m.sockets[socketKey(g.cfg.Name, a)] = s
+		}
+		s.uses++
+		g.sockets = append(g.sockets, s)
+	}
+	return nil
+}
+
+func socketKey(name string, a Address) string { return name + "\x00" + a.key() }
+
+func (m *Manager) unbind(g *generation) {
+	for _, s := range g.sockets {
+		if s.uses--; s.uses == 0 {
+			s.close()
+			delete(m.sockets, socketKey(g.cfg.Name, s.addr))
+		}
+	}
+	g.sockets = nil
+}
+
+// swap makes g the live version of its listener and drains what it replaces.
+func (m *Manager) swap(g *generation) {
+	name := g.cfg.Name
+	delete(m.warming, name)
+	old := m.live[name]
+	m.live[name] = g
+	for _, s := range g.sockets {
+		s.active.Store(g)
+		if m.started && !s.began {
+			s.began = true
+			s.start()
+		}
+	}
+	m.stats.CreateSuccess.Inc()
+	m.stats.Warming.Set(int64(len(m.warming)))
+	m.stats.Active.Set(int64(len(m.live)))
+	m.index.Store(indexOf(m.live))
+	if old != nil {
+		if old.cfg.frame == g.cfg.frame {
+			m.stats.InPlaceUpdated.Inc()
+		}
+		m.retire(old, g)
+	}
+}
+
+// retire drains the chains of old that g does not share and lets go of its sockets.
+func (m *Manager) retire(old, g *generation) {
+	keep := map[*Chain]bool{}
+	if g != nil {
+		for _, ch := range g.cfg.all() {
+			keep[ch] = true
+		}
+	}
+	for _, ch := range old.cfg.all() {
+		if !keep[ch] {
+			old.drain = append(old.drain, ch)
+		}
+	}
+	m.unbind(old)
+	m.drainChains(old)
+}
+
+// drainChains has chains that no new connection can reach end their connections over the drain time.
+func (m *Manager) drainChains(old *generation) {
+	whole := len(old.drain) == len(old.cfg.all())
+	if whole {
+		m.stats.Draining.Inc()
+	}
+	m.stats.ChainsDraining.Add(int64(len(old.drain)))
+	for _, ch := range old.drain {
+		ch.drain.Begin()
+	}
+	end := func() {
+		for _, ch := range old.drain {
+			ch.conns.closeAll()
+			if r, ok := ch.terminal.(filter.Retirer); ok {
+				r.Retire()
+			}
+		}
+		m.stats.ChainsDraining.Add(-int64(len(old.drain)))
+		if whole {
+			m.stats.Draining.Dec()
+		}
+		old.scope.Close()
+	}
+	m.wg.Add(1)
+	task.Go("drain listener "+old.cfg.Name, func() {
+		defer m.wg.Done()
+		waitDrained(old.drain, m.drain.policy.Time)
+		end()
+	}, nil)
+}
+
+// waitDrained returns when no connection is left or the drain time is over.
+func waitDrained(list []*Chain, d time.Duration) {
+	deadline := time.NewTimer(d)
+	defer deadline.Stop()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		n := 0
+		for _, ch := range list {
+			n += ch.conns.len()
+		}
+		if n == 0 {
+			return
+		}
+		select {
+		case <-deadline.C:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Remove takes a listener away: it accepts no more and its connections drain.
+func (m *Manager) Remove(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.errors, name)
+	if w := m.warming[name]; w != nil {
+		w.cancel()
+		delete(m.warming, name)
+		m.stats.Warming.Set(int64(len(m.warming)))
+	}
+	g := m.live[name]
+	if g == nil {
+		return
+	}
+	delete(m.live, name)
+	delete(m.static, name)
+	m.stats.Removed.Inc()
+	m.stats.Active.Set(int64(len(m.live)))
+	m.index.Store(indexOf(m.live))
+	m.retire(g, nil)
+}
+
+// Start begins to accept on every listener that is ready, and on later ones as they become so.
+func (m *Manager) Start() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.started = true
+	m.stats.WorkersStarted.Set(1)
+	for _, s := range m.sockets {
+		if s.active.Load() != nil && !s.began {
+			s.began = true
+			s.start()
+		}
+	}
+}
+
+// StopAccepting closes the sockets of the listeners that match; their connections go on.
+func (m *Manager) StopAccepting(match func(*Config) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, g := range m.live {
+		if match != nil && !match(g.cfg) {
+			continue
+		}
+		if len(g.sockets) > 0 {
+			m.stats.Stopped.Inc()
+		}
+		m.unbind(g)
+	}
+}
+
+// Close ends everything at once and waits for the drains and warm-ups that run.
+func (m *Manager) Close() {
+	m.mu.Lock()
+	m.stopping = true
+	for name := range m.warming {
+		m.cancelWarming(name)
+	}
+	var chains []*Chain
+	for _, g := range m.live {
+		m.unbind(g)
+		chains = append(chains, g.cfg.all()...)
+	}
+	m.mu.Unlock()
+	for _, ch := range chains {
+		ch.conns.closeAll()
+		if r, ok := ch.terminal.(filter.Retirer); ok {
+			r.Retire()
+		}
+	}
+}
+
+// Connections returns how many downstream connections are open.
+func (m *Manager) Connections() int64 { return m.open.Load() }
+
+// Status is what the admin pages show of a listener.
+type Status struct {
+	Name      string
+	Static    bool
+	Version   string
+	Addresses []Address
+	Bound     []string // with the ports that the system chose
+	Raw       []byte
+	Updated   time.Time
+	Warming   bool
+	Err       string
+}
+
+// Snapshot lists the listeners by name.
+func (m *Manager) Snapshot() []Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []Status
+	add := func(g *generation, warming bool) {
+		s := Status{
+			Name: g.cfg.Name, Static: m.static[g.cfg.Name], Version: g.version, Addresses: g.cfg.Addresses,
+			Raw: g.cfg.Raw, Updated: g.updated, Warming: warming, Err: m.errors[g.cfg.Name],
+		}
+		for _, k := range g.sockets {
+			s.Bound = append(s.Bound, k.ln.Addr().String())
+		}
+		out = append(out, s)
+	}
+	for _, g := range m.live {
+		add(g, false)
+	}
+	for _, w := range m.warming {
+		add(w.gen, true)
+	}
+	sort.SliceStable(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out
+}
