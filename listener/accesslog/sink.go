@@ -17,12 +17,8 @@ import (
 // 100,000 requests a second.
 const maxPending = 1 << 20
 
-// A buffer is kept for the next lines unless it is larger than keepBuffer, or larger than keepIdle and
-// hardly used: a sink that had a burst gives the memory back.
-const (
-	keepBuffer = 256 << 10
-	keepIdle   = 8 << 10
-)
+// keepIdle is what a sink may hold on to when it is hardly used: after a burst, memory is given back.
+const keepIdle = 8 << 10
 
 // fileStats are Envoy's filesystem.* stats, with a counter of dropped lines that Envoy, whose buffer
 // has no bound, doesn't have.
@@ -159,7 +155,7 @@ func (s *sink) writeBatch() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if cap(batch) <= keepIdle || cap(batch) <= keepBuffer && len(batch) > cap(batch)/16 {
+	if cap(batch) <= keepIdle || len(batch) > cap(batch)/16 {
 		s.spare = batch[:0]
 	}
 	return true
