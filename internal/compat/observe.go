@@ -137,6 +137,19 @@ func (n *normaliser) message(m *wire.Message) {
 	m.Body = printable(n.text(m.Body))
 }
 
+// remainingTimeout hides the timeout that a later request announces: for a retry it is what is left
+// of the first one's.
+func remainingTimeout(m *wire.Message) {
+	const name = "x-envoy-expected-rq-timeout-ms: "
+	for i, line := range m.Head {
+		if value, ok := strings.CutPrefix(line, name); ok {
+			if n, err := strconv.Atoi(value); err == nil && n > 0 {
+				m.Head[i] = name + "<what is left>"
+			}
+		}
+	}
+}
+
 func (n *normaliser) observation(r *play.Result, log []string, stats map[string]int64) *observation {
 	out := &observation{Result: *r, Stats: stats}
 	for i := range out.Clients {
@@ -151,6 +164,9 @@ func (n *normaliser) observation(r *play.Result, log []string, stats map[string]
 			c := &out.Upstreams[name][i]
 			for j := range c.Requests {
 				n.message(&c.Requests[j])
+				if i+j > 0 {
+					remainingTimeout(&c.Requests[j])
+				}
 			}
 			c.Data = printable(n.text(c.Data))
 		}

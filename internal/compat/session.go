@@ -245,35 +245,58 @@ func (s *session) show(name string, o *observation) {
 	fmt.Printf("--- %s\n%s", name, data)
 }
 
-// recordGroup plays the group once more and records only what came twice.
+// recordGroup plays each case until it comes out the same twice running, and records that.
 func (s *session) recordGroup(ctx context.Context, g *corpus.Group, first map[string]outcome,
 ) ([]caseResult, error) {
-	second, err := s.gots(ctx, g, s.selects(g, nil))
-	if err != nil {
-		return nil, err
-	}
-	var out []caseResult
 	keep := golden{}
-	for i := range g.Cases {
-		c := &g.Cases[i]
-		a, ok := first[c.Name]
-		if !ok {
-			continue
+	last := first
+	results := map[string]caseResult{}
+	for range 1 + s.retries {
+		again := map[string]bool{}
+		for name := range last {
+			again[name] = true
 		}
-		b := second[c.Name]
-		r := caseResult{Case: g.Describe(c)}
-		if err := errors.Join(a.err, b.err); err != nil {
-			r.Error = err.Error()
-		} else {
-			r.Differences = compare(a.obs, b.obs)
-			keep[c.Name] = b.obs
-			if s.print {
-				s.show(r.Case, b.obs)
+		next, err := s.gots(ctx, g, s.selects(g, again))
+		if err != nil {
+			return s.unplayed(ctx, g, err)
+		}
+		for name := range again {
+			r := s.agree(g.Name+"/"+name, last[name], next[name])
+			results[name] = r
+			if r.Error == "" && len(r.Differences) == 0 {
+				keep[name] = next[name].obs
+				delete(next, name)
 			}
 		}
-		out = append(out, r)
+		if last = next; len(last) == 0 {
+			break
+		}
+	}
+	var out []caseResult
+	for i := range g.Cases {
+		if r, ok := results[g.Cases[i].Name]; ok {
+			out = append(out, r)
+		}
 	}
 	return out, writeGolden(s.dir, g, keep)
+}
+
+// agree compares two plays of the same case on the same proxy.
+func (s *session) agree(name string, a, b outcome) caseResult {
+	r := caseResult{Case: name}
+	if err := errors.Join(a.err, b.err); err != nil {
+		r.Error = err.Error()
+		return r
+	}
+	if a.obs == nil || b.obs == nil {
+		r.Error = "not played: the proxy had died"
+		return r
+	}
+	r.Differences = compare(a.obs, b.obs)
+	if s.print {
+		s.show(name, b.obs)
+	}
+	return r
 }
 
 func (s *session) count(r caseResult) {

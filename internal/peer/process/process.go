@@ -92,7 +92,7 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 	}
 	if err := p.waitReady(ctx, within); err != nil {
 		p.Kill()
-		return nil, fmt.Errorf("%s: %w\n%s", o.Name, err, p.LogTail(4000))
+		return nil, fmt.Errorf("%s: %w\n%s", o.Name, err, p.complaints())
 	}
 	return p, nil
 }
@@ -198,6 +198,19 @@ func (p *Process) LogTail(n int) string {
 		return err.Error()
 	}
 	return string(data[max(0, len(data)-n):])
+}
+
+// complaints returns the last lines of the log, each cut: Envoy prints the whole config in one.
+func (p *Process) complaints() string {
+	const lines, width = 12, 600
+	all := strings.Split(strings.TrimSpace(p.LogTail(1<<20)), "\n")
+	all = all[max(0, len(all)-lines):]
+	for i, l := range all {
+		if len(l) > width {
+			all[i] = l[:width] + "..."
+		}
+	}
+	return strings.Join(all, "\n")
 }
 
 // FreePorts returns n TCP ports of 127.0.0.1 that nobody listens on. Another process may take one
