@@ -42,12 +42,14 @@ type HTTPEntry struct {
 type Table struct {
 	byName map[string]*HTTPEntry
 	byType map[string]*HTTPEntry
+	// byRoute is by the type that typed_per_filter_config takes.
+	byRoute map[string]*HTTPEntry
 }
 
 // NewTable makes a table of entries; a name or type given twice is a mistake of the programmer and
 // panics.
 func NewTable(entries ...HTTPEntry) *Table {
-	t := &Table{byName: map[string]*HTTPEntry{}, byType: map[string]*HTTPEntry{}}
+	t := &Table{byName: map[string]*HTTPEntry{}, byType: map[string]*HTTPEntry{}, byRoute: map[string]*HTTPEntry{}}
 	for i := range entries {
 		e := &entries[i]
 		typ := string(e.Config.ProtoReflect().Descriptor().FullName())
@@ -55,12 +57,18 @@ func NewTable(entries ...HTTPEntry) *Table {
 			panic(fmt.Sprintf("filter table: %s (%s) is there twice", e.Name, typ))
 		}
 		t.byName[e.Name], t.byType[typ] = e, e
+		if e.Route != nil {
+			t.byRoute[string(e.Route.ProtoReflect().Descriptor().FullName())] = e
+		}
 	}
 	return t
 }
 
 // ByType finds an entry by the full name of its configuration message.
 func (t *Table) ByType(fullName string) *HTTPEntry { return t.byType[fullName] }
+
+// ByRouteType finds an entry by the full name of the message for typed_per_filter_config.
+func (t *Table) ByRouteType(fullName string) *HTTPEntry { return t.byRoute[fullName] }
 
 // ByName finds an entry by its canonical name.
 func (t *Table) ByName(name string) *HTTPEntry { return t.byName[name] }

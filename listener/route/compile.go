@@ -1,0 +1,131 @@
+package route
+
+import (
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"sidecar/api/filter"
+	"sidecar/internal/config"
+	"sidecar/internal/mutate"
+)
+
+// Env is what compiling may use from outside.
+type Env struct {
+	// Format compiles the format of a header value; values that are not known must come out empty.
+	Format mutate.CompileFormat
+	// Filters compiles typed_per_filter_config, with Filter as the context; nil refuses it.
+	Filters *filter.Table
+	Filter  filter.Context
+	// Runtime reads a key that may override a runtime_fraction. It is called for each request that
+	// meets one, from any goroutine; nil: there is no such key.
+	Runtime func(key string) (config.Fraction, bool)
+	// HasCluster tells whether a cluster is known, for validate_clusters.
+	HasCluster func(name string) bool
+	// ValidateClusters is the default of validate_clusters: true for a static table, false for RDS.
+	ValidateClusters bool
+	Features         Features
+}
+
+// Features are what the router can do; configuration that needs something else is refused.
+type Features struct {
+	Mirror             bool // request_mirror_policies
+	ConnectTermination bool // connect_config
+}
+
+// defaultMaxBody is that of max_direct_response_body_size_bytes.
+const defaultMaxBody = 4096
+
+type compiler struct {
+	env              *Env
+	errs             *config.Errors
+	filters          []filterConfig
+	request          *mutate.Headers
+	response         *mutate.Headers
+	mirrored         []Mirror
+	maxBody          int64
+	mostSpecificWins bool
+	validateClusters bool
+}
+
+// Compile turns a route configuration into a table. The error joins all that is wrong, each with its
+// field's path. Files of direct responses are read now.
+func Compile(m *routev3.RouteConfiguration, env Env) (*Table, error) {
+	var errs config.Errors
+	config.Validate(nil, m, &errs)
+	configurationFields.Check(nil, m, &errs)
+	c := &compiler{
+		env: &env, errs: &errs,
+		maxBody:          int64(config.Value(m.GetMaxDirectResponseBodySizeBytes(), defaultMaxBody)),
+		mostSpecificWins: m.GetMostSpecificHeaderMutationsWins(),
+		validateClusters: config.Value(m.GetValidateClusters(), env.ValidateClusters),
+	}
+	c.filters = c.filterConfigs(nil, m.GetTypedPerFilterConfig(), nil)
+	c.request = mutate.Compile(nil, "request_headers", m.GetRequestHeadersToAdd(),
+		m.GetRequestHeadersToRemove(), env.Format, &errs)
+	c.response = mutate.Compile(nil, "response_headers", m.GetResponseHeadersToAdd(),
+		m.GetResponseHeadersToRemove(), env.Format, &errs)
+	c.mirrored = c.mirrors(nil, m.GetRequestMirrorPolicies())
+	t := &Table{
+		name: m.GetName(), ignorePathParameters: m.GetIgnorePathParametersInPathMatching(),
+		Metadata: c.metadata(config.Field("metadata"), m.GetMetadata()),
+		domains: domains{
+			exact: map[string]*host{}, ignorePort: m.GetIgnorePortInHostMatching(),
+		},
+	}
+	for _, name := range m.GetInternalOnlyHeaders() {
+		t.internalOnlyHeaders = append(t.internalOnlyHeaders, strings.ToLower(name))
+	}
+	for i, vh := range m.GetVirtualHosts() {
+		p := config.Field("virtual_hosts").Index(i)
+		t.domains.add(p, vh.GetDomains(), c.host(p, vh), t.name, &errs)
+	}
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// checkCluster refuses a cluster that isn't there, if the configuration wants that.
+func (c *compiler) checkCluster(p *config.Path, name string) {
+	if c.validateClusters && c.env.HasCluster != nil && name != "" && !c.env.HasCluster(name) {
+		c.errs.Addf(p, "route: unknown cluster '%s'", name)
+	}
+}
+
+// metadata turns filter_metadata into the form of stream.Info.
+func (c *compiler) metadata(p *config.Path, m *corev3.Metadata) map[string]map[string]any {
+	metadataFields.Check(p, m, c.errs)
+	if len(m.GetFilterMetadata()) == 0 {
+		return nil
+	}
+	out := make(map[string]map[string]any, len(m.GetFilterMetadata()))
+	for name, s := range m.GetFilterMetadata() {
+		out[name] = s.AsMap()
+	}
+	return out
+}
+
+// runtimeFractional is a RuntimeFractionalPercent.
+type runtimeFractional = *corev3.RuntimeFractionalPercent
+
+func boolOf(w *wrapperspb.BoolValue) *bool {
+	if w == nil {
+		return nil
+	}
+	b := w.GetValue()
+	return &b
+}
+
+// isEmptyInline: an empty body may be written down.
+func isEmptyInline(d *corev3.DataSource) bool {
+	switch s := d.GetSpecifier().(type) {
+	case *corev3.DataSource_InlineString:
+		return s.InlineString == ""
+	case *corev3.DataSource_InlineBytes:
+		return len(s.InlineBytes) == 0
+	}
+	return false
+}

@@ -1,0 +1,89 @@
+package route
+
+import (
+	"strings"
+	"testing"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"sidecar/api/header"
+	"sidecar/api/stream"
+	"sidecar/internal/config"
+	"sidecar/internal/format"
+	"sidecar/internal/mutate"
+)
+
+func testEnv() Env {
+	return Env{Format: func(text string) (mutate.Formatter, error) {
+		return format.Compile(text, format.Options{OmitEmpty: true})
+	}}
+}
+
+func parse(t testing.TB, yaml string) *routev3.RouteConfiguration {
+	t.Helper()
+	m := &routev3.RouteConfiguration{}
+	if _, err := config.Parse("rc", config.YAML, []byte(yaml), m, config.RejectUnknown); err != nil {
+		t.Fatalf("parse: %v", err)
+	}
+	return m
+}
+
+func compile(t testing.TB, yaml string) *Table {
+	t.Helper()
+	return compileEnv(t, yaml, testEnv())
+}
+
+func compileEnv(t testing.TB, yaml string, env Env) *Table {
+	t.Helper()
+	table, err := Compile(parse(t, yaml), env)
+	if err != nil {
+		t.Fatalf("Compile: %v", err)
+	}
+	return table
+}
+
+// head makes a request head of "name: value" lines over defaults.
+func head(lines ...string) *header.Map {
+	h := &header.Map{}
+	h.Add(":method", "GET")
+	h.Add(":path", "/")
+	h.Add(":authority", "a.test")
+	h.Add(":scheme", "http")
+	h.Add("x-forwarded-proto", "http")
+	for _, l := range lines {
+		name, value, _ := strings.Cut(l, ": ")
+		if strings.HasPrefix(name, ":") || name == "x-forwarded-proto" {
+			h.Set(name, value)
+		} else {
+			h.Add(name, value)
+		}
+	}
+	return h
+}
+
+func infoOf(h *header.Map) *stream.Info {
+	return &stream.Info{Request: h, Conn: &stream.ConnInfo{}}
+}
+
+// route finds the name of the route of a request; "-" if there is none.
+func route(table *Table, lines ...string) string {
+	h := head(lines...)
+	e := table.Match(h, infoOf(h), 0)
+	if e == nil {
+		return "-"
+	}
+	return e.Name()
+}
+
+// oneHost makes a table of one virtual host with these routes.
+func oneHost(routes string) string {
+	return "name: r\nvirtual_hosts:\n- name: v\n  domains: ['*']\n  routes:\n" + indent(routes, "  ")
+}
+
+func indent(s, by string) string {
+	return by + strings.ReplaceAll(strings.Trim(s, "\n"), "\n", "\n"+by)
+}
+
+func filterState(key, value string) map[string]stream.FilterObject {
+	return map[string]stream.FilterObject{key: {Value: value}}
+}
