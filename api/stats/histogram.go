@@ -1,6 +1,7 @@
 package stats
 
 import (
+	"math"
 	"math/bits"
 	"slices"
 	"sync"
@@ -201,22 +202,26 @@ func (s Snapshot) Count() uint64 {
 	return n
 }
 
-// Sum returns the sum of the values as Envoy reports it: from the middle of each bin.
+// Sum returns the sum of the values as Envoy reports it: each bin's count times the value in it that
+// is wrong by the least share, wherever in the bin the values are.
 func (s Snapshot) Sum(u Unit) float64 {
 	var sum float64
 	for _, b := range s {
-		sum += (b.Lower() + b.Width()/2) * float64(b.Count)
+		lower, upper := b.Lower(), b.Lower()+b.Width()
+		if upper > 0 {
+			sum += (lower + (upper-lower)*(lower/(lower+upper))) * float64(b.Count)
+		}
 	}
 	return sum / u.scale()
 }
 
-// CountAtMost returns how many values are in bins that start at or below limit and end at or below
-// it: the value of a Prometheus bucket.
+// CountAtMost returns how many values are in bins that begin at or below limit: the value of a
+// Prometheus bucket, as Envoy has it.
 func (s Snapshot) CountAtMost(limit float64, u Unit) uint64 {
 	limit *= u.scale()
 	var n uint64
 	for _, b := range s {
-		if b.Lower()+b.Width() > limit {
+		if b.Lower() > limit {
 			break
 		}
 		n += b.Count
@@ -233,21 +238,21 @@ var DefaultBuckets = []float64{
 	1800000, 3600000,
 }
 
-// Quantile returns the value at q (0 to 1), interpolated within its bin, and false if s is empty.
+// Quantile returns the value at q (0 to 1), and false if s is empty. It is the value of the sample at
+// that rank, the samples of a bin taken to be spread evenly inside it.
 func (s Snapshot) Quantile(q float64, u Unit) (float64, bool) {
 	total := s.Count()
 	if total == 0 {
 		return 0, false
 	}
-	want := float64(total) * q
-	var below float64
+	rank := max(1, uint64(math.Ceil(q*float64(total))))
+	var below uint64
 	for i, b := range s {
-		n := float64(b.Count)
-		if below+n < want && i < len(s)-1 {
-			below += n
+		if below+b.Count < rank && i < len(s)-1 {
+			below += b.Count
 			continue
 		}
-		v := b.Lower() + b.Width()*(want-below)/n
+		v := b.Lower() + b.Width()*float64(rank-below)/float64(b.Count+1)
 		return v / u.scale(), true
 	}
 	return 0, false

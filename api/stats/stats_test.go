@@ -4,6 +4,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -225,7 +226,7 @@ func TestHistogram(t *testing.T) {
 	if _, ok := Snapshot(nil).Quantile(0.5, Milliseconds); ok {
 		t.Error("a quantile of nothing")
 	}
-	if got := cum.CountAtMost(10, Milliseconds); got != 10 {
+	if got := cum.CountAtMost(10, Milliseconds); got != 11 {
 		t.Error("at most 10:", got)
 	}
 	if got := cum.CountAtMost(3600000, Milliseconds); got != 102 {
@@ -238,7 +239,7 @@ func TestHistogram(t *testing.T) {
 	if _, interval := h.Merged(); interval != nil {
 		t.Error("interval without values:", interval)
 	}
-	if got := (Snapshot{{Mantissa: 10, Exp: 6, Count: 1}}).Sum(Percent); got != 1.05 {
+	if got := (Snapshot{{Mantissa: 10, Exp: 6, Count: 1}}).Sum(Percent); got < 1.047 || got > 1.048 {
 		t.Error("percent scale", got)
 	}
 }
@@ -364,5 +365,44 @@ func BenchmarkRecord(b *testing.B) {
 	var h Histogram
 	for i := range b.N {
 		h.Record(uint64(i) & 0xffff)
+	}
+}
+
+// TestHistogramAsEnvoy has what Envoy 1.40 prints for a histogram of these values.
+func TestHistogramAsEnvoy(t *testing.T) {
+	t.Parallel()
+	var h Histogram
+	for _, v := range []uint64{0, 5, 10, 11, 24, 25, 100, 105, 109, 110, 253, 255, 505, 1005, 2503, 12345, 30001} {
+		h.Record(v)
+	}
+	s := h.Cumulative()
+	var quantiles []float64
+	for _, q := range Quantiles {
+		v, _ := s.Quantile(q, Bytes)
+		quantiles = append(quantiles, v)
+	}
+	want := []float64{0, 24.5, 107.5, 505, 12500, 30500, 30500, 30500, 30500, 30500}
+	if diff := cmp.Diff(want, quantiles); diff != "" {
+		t.Error("quantiles:", diff)
+	}
+	var buckets []uint64
+	for _, limit := range DefaultBuckets {
+		buckets = append(buckets, s.CountAtMost(limit, Bytes))
+	}
+	wantBuckets := []uint64{1, 1, 2, 3, 6, 6, 9, 12, 13, 14, 15, 15, 15, 17, 17, 17, 17, 17, 17}
+	if diff := cmp.Diff(wantBuckets, buckets); diff != "" {
+		t.Error("buckets:", diff)
+	}
+	if got := strconv.FormatFloat(s.Sum(Bytes), 'g', 32, 64); got != "48089.248622043254727032035589218" {
+		t.Error("sum:", got)
+	}
+	var one Histogram
+	for range 3 {
+		one.Record(203)
+	}
+	for q, want := range map[float64]float64{0: 202.5, 0.25: 202.5, 0.5: 205, 0.75: 207.5, 1: 207.5} {
+		if got, _ := one.Cumulative().Quantile(q, Bytes); got != want {
+			t.Errorf("three in a bin: %v at %v, want %v", got, q, want)
+		}
 	}
 }
