@@ -1,9 +1,16 @@
 package xds_test
 
 import (
+	"errors"
+	"fmt"
+	"slices"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"sidecar/api/stats"
 	"sidecar/internal/config/source"
+	"sidecar/xds"
 	"sidecar/xds/xdstest"
 )
 
@@ -244,7 +251,114 @@ func TestNoADS(t *testing.T) {
 	c := newClientWithoutADS(t)
 	w := newWatcher()
 	c.Subscribe(source.Spec{TypeURL: source.ListenerType, Source: source.ADS(), Watcher: w})
-	if s := w.next(ctx, t); s.err == nil {
+	if s := w.next(ctx, t); s.err == nil || errors.Is(s.err, source.ErrFetchTimeout) {
 		t.Fatalf("got %+v, want an error", s)
+	}
+}
+
+// TestDeltaWildcardAndNames: everything, then a name beside it, then the name alone.
+func TestDeltaWildcardAndNames(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, true)
+	r.srv.Set(cluster("a", "1"))
+	all, _, allSub := r.subscribe(source.ClusterType)
+	all.want(r.ctx, t, "a=1")
+	one, _, _ := r.subscribe(source.ClusterType, "a")
+	one.want(r.ctx, t, "a=1")
+	r.srv.Set(cluster("b", "1"))
+	all.want(r.ctx, t, "b=1")
+	allSub.Close()
+	if _, err := r.srv.Wait(r.ctx, func(e xdstest.Event) bool {
+		return slices.Equal(e.Unsubscribed, []string{"*"})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.srv.Set(cluster("a", "2"), cluster("b", "2"))
+	one.want(r.ctx, t, "a=2")
+	all.quiet(t)
+	r.srv.Remove(source.ClusterType, "a")
+	one.want(r.ctx, t, "-a")
+}
+
+// TestManyEndpoints: subscriptions that are made together are asked for together.
+func TestManyEndpoints(t *testing.T) {
+	t.Parallel()
+	bothProtocols(t, func(t *testing.T, delta bool) {
+		r := newRig(t, delta)
+		gate := newWatcher()
+		r.client.Subscribe(source.Spec{
+			TypeURL: source.ClusterType, Source: source.ADS(), Watcher: subscribing{gate, func() {
+				for i := range 50 {
+					r.subscribe(source.EndpointType, fmt.Sprintf("e%02d", i))
+				}
+			}},
+		})
+		gate.want(r.ctx, t)
+		e, err := r.srv.Wait(r.ctx, func(e xdstest.Event) bool {
+			return e.TypeURL == source.EndpointType && e.Kind == xdstest.Subscribed
+		})
+		if err != nil || len(e.Names) != 50 {
+			t.Fatalf("the first request has %d names (%v)", len(e.Names), err)
+		}
+	})
+}
+
+// subscribing subscribes to more from inside Apply.
+type subscribing struct {
+	*watcher
+	more func()
+}
+
+func (s subscribing) Apply(u *source.Update) {
+	s.more()
+	s.watcher.Apply(u)
+}
+
+func TestGoogleGRPC(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, false)
+	r.srv.Set(listener("a", "1"))
+	src := &source.ConfigSource{Kind: source.KindGRPC, Key: "g", GRPC: &source.GRPC{TargetURI: r.srv.Addr()}}
+	w, cp := newWatcher(), &source.ControlPlaneStats{}
+	r.client.Subscribe(source.Spec{
+		TypeURL: source.ListenerType, Source: src, Watcher: w, ControlPlane: cp,
+	})
+	w.want(r.ctx, t, "a=1")
+	if cp.ConnectedState.Value() != 1 {
+		t.Fatal("connected_state is not 1")
+	}
+}
+
+func TestUnknownFieldsRejected(t *testing.T) {
+	t.Parallel()
+	for _, reject := range []bool{false, true} {
+		ctx := testContext(t)
+		srv, count := xdstest.New(t), &stats.Counter{}
+		c := xds.New(xds.Config{
+			ADS: adsConfig(false), Dialer: srv, RejectUnknownFields: reject, UnknownField: count,
+		})
+		c.Start()
+		t.Cleanup(c.Close)
+		w := newWatcher()
+		c.Subscribe(source.Spec{TypeURL: source.ListenerType, Source: source.ADS(), Watcher: w})
+		w.want(ctx, t)
+		l := listener("a", "1")
+		l.ProtoReflect().SetUnknown(protowire.AppendVarint(
+			protowire.AppendTag(nil, 1000, protowire.VarintType), 7))
+		v := srv.Set(l)
+		if reject {
+			w.want(ctx, t)
+			if _, err := srv.WaitNACK(ctx, source.ListenerType, "unknown field set {1000}"); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			w.want(ctx, t, "a=1")
+			if err := srv.WaitACK(ctx, source.ListenerType, v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if count.Value() != 1 {
+			t.Fatalf("counted %d", count.Value())
+		}
 	}
 }

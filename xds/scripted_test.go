@@ -2,6 +2,7 @@ package xds_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -354,7 +355,7 @@ func TestInitialFetchTimeout(t *testing.T) {
 		s.client.Subscribe(source.Spec{
 			TypeURL: source.RouteType, Names: []string{"r"}, Source: src, Watcher: w, Stats: st,
 		})
-		if got := w.next(ctx, t); got.err == nil || time.Since(start) != 3*time.Second {
+		if got := w.next(ctx, t); !errors.Is(got.err, source.ErrFetchTimeout) || time.Since(start) != 3*time.Second {
 			t.Fatalf("got %+v after %s", got, time.Since(start))
 		}
 		if st.InitFetchTimeout.Value() != 1 {

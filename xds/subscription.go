@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -11,9 +10,6 @@ import (
 
 	"sidecar/internal/config/source"
 )
-
-// ErrFetchTimeout is what a watcher is told when initial_fetch_timeout has passed.
-var ErrFetchTimeout = errors.New("initial_fetch_timeout passed without an answer")
 
 // subscription is one open subscription. It is owned by the client's goroutine.
 type subscription struct {
@@ -237,7 +233,7 @@ func (s *subscription) timeout() {
 		st.InitFetchTimeout.Inc()
 		st.UpdateAttempt.Inc()
 	}
-	s.unavailable(fmt.Errorf("%w (%s)", ErrFetchTimeout, s.spec.Source.InitialFetchTimeout))
+	s.unavailable(fmt.Errorf("%w (%s)", source.ErrFetchTimeout, s.spec.Source.InitialFetchTimeout))
 }
 
 func (s *subscription) unavailable(err error) {

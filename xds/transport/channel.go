@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 
 	"sidecar/internal/config/source"
 )
@@ -22,6 +24,12 @@ type Dialer interface {
 	// DialCluster returns a connection to a host of the cluster, with the cluster's transport
 	// socket (TLS) already on it: HTTP/2 with prior knowledge is spoken on it. The caller closes it.
 	DialCluster(ctx context.Context, cluster string) (net.Conn, error)
+}
+
+// Keepalive may be implemented by a Dialer: the HTTP/2 connection_keepalive of a cluster. A zero
+// interval sends no PINGs.
+type Keepalive interface {
+	KeepaliveOf(cluster string) (interval, timeout time.Duration)
 }
 
 // connect makes a channel to the server; it dials at the first stream.
@@ -52,6 +60,21 @@ func connect(cfg *source.GRPC, d Dialer) (*grpc.ClientConn, error) {
 				}
 				return conn, nil
 			}))
+		opts = append(opts, keepaliveOptions(d, cfg.Cluster)...)
 	}
 	return grpc.NewClient(target, opts...)
+}
+
+func keepaliveOptions(d Dialer, cluster string) []grpc.DialOption {
+	k, ok := d.(Keepalive)
+	if !ok {
+		return nil
+	}
+	interval, timeout := k.KeepaliveOf(cluster)
+	if interval <= 0 {
+		return nil
+	}
+	return []grpc.DialOption{grpc.WithKeepaliveParams(keepalive.ClientParameters{
+		Time: interval, Timeout: timeout,
+	})}
 }

@@ -10,6 +10,7 @@
 package source
 
 import (
+	"errors"
 	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
@@ -24,6 +25,9 @@ const (
 	SecretType    = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 	ExtensionType = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 )
+
+// ErrFetchTimeout is what a watcher is told when initial_fetch_timeout has passed without an answer.
+var ErrFetchTimeout = errors.New("initial_fetch_timeout passed without an answer")
 
 // Subscriber opens subscriptions; the xDS client is the one in the process.
 type Subscriber interface {

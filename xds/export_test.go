@@ -1,0 +1,5 @@
+package xds
+
+import "errors"
+
+var errRejected = errors.New("rejected")
