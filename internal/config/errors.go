@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -127,7 +128,7 @@ func (e *Errors) Err() error {
 	if e.dropped == 0 {
 		return errors.Join(e.list...)
 	}
-	return errors.Join(append(e.list[:len(e.list):len(e.list)],
+	return errors.Join(append(slices.Clip(e.list),
 		fmt.Errorf("and %d more errors", e.dropped))...)
 }
 

@@ -30,8 +30,10 @@ func TestFields_Check(t *testing.T) {
 		{"used", &corev3.TcpKeepalive{KeepaliveTime: wrapperspb.UInt32(3)}, ""},
 		{"no-op", &corev3.TcpKeepalive{KeepaliveProbes: wrapperspb.UInt32(3)}, ""},
 		{"off", &corev3.TcpKeepalive{KeepaliveInterval: wrapperspb.UInt32(0)}, ""},
-		{"on", &corev3.TcpKeepalive{KeepaliveInterval: wrapperspb.UInt32(1)},
-			"a.keepalive_interval: is not supported, and can only be switched off"},
+		{
+			"on", &corev3.TcpKeepalive{KeepaliveInterval: wrapperspb.UInt32(1)},
+			"a.keepalive_interval: is not supported, and can only be switched off",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -45,12 +45,10 @@ func (c *jsonReader) fail(err error) error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
-	var placed *Error
-	if errors.As(err, &placed) {
+	if _, ok := errors.AsType[*Error](err); ok {
 		return err
 	}
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		c.count(int(syntax.Offset))
 	}
 	return &Error{Line: c.line, Err: err}

@@ -133,8 +133,7 @@ func readFile(name string, limit int64) ([]byte, error) {
 }
 
 func bare(err error) error {
-	var pathErr *os.PathError
-	if errors.As(err, &pathErr) {
+	if pathErr, ok := errors.AsType[*os.PathError](err); ok {
 		return pathErr.Err
 	}
 	return err

@@ -29,31 +29,47 @@ var accepted = []struct {
 	{"camel case", YAML, "statsFlushInterval: 1.5s", `stats_flush_interval { seconds: 1 nanos: 500000000 }`},
 	{"later key counts", YAML, "{node: {id: a, id: b}}", `node { id: "b" }`},
 	{"later spelling counts", YAML, `{node: {user_agent_name: "a", userAgentName: "b"}}`, `node { user_agent_name: "b" }`},
-	{"octal and hex", YAML, "{static_resources: {clusters: [{name: a, connect_timeout: 1s, per_connection_buffer_limit_bytes: 0x10}, {name: b, per_connection_buffer_limit_bytes: 010}]}}",
-		`static_resources { clusters { name: "a" connect_timeout { seconds: 1 } per_connection_buffer_limit_bytes { value: 16 } } clusters { name: "b" per_connection_buffer_limit_bytes { value: 8 } } }`},
-	{"float in yaml", YAML, "{admin: {address: {socket_address: {address: 127.0.0.1, port_value: 1e2}}}}",
-		`admin { address { socket_address { address: "127.0.0.1" port_value: 100 } } }`},
+	{
+		"octal and hex", YAML, "{static_resources: {clusters: [{name: a, connect_timeout: 1s, per_connection_buffer_limit_bytes: 0x10}, {name: b, per_connection_buffer_limit_bytes: 010}]}}",
+		`static_resources { clusters { name: "a" connect_timeout { seconds: 1 } per_connection_buffer_limit_bytes { value: 16 } } clusters { name: "b" per_connection_buffer_limit_bytes { value: 8 } } }`,
+	},
+	{
+		"float in yaml", YAML, "{admin: {address: {socket_address: {address: 127.0.0.1, port_value: 1e2}}}}",
+		`admin { address { socket_address { address: "127.0.0.1" port_value: 100 } } }`,
+	},
 	{"boolean words", YAML, "{enable_dispatcher_stats: Yes}", `enable_dispatcher_stats: true`},
 	{"boolean text", YAML, `{enable_dispatcher_stats: "true"}`, `enable_dispatcher_stats: true`},
-	{"enum in any case", YAML, "{static_resources: {clusters: [{name: a, type: strict_dns}]}}",
-		`static_resources { clusters { name: "a" type: STRICT_DNS } }`},
+	{
+		"enum in any case", YAML, "{static_resources: {clusters: [{name: a, type: strict_dns}]}}",
+		`static_resources { clusters { name: "a" type: STRICT_DNS } }`,
+	},
 	{"enum by number", JSON, `{"static_resources": {"clusters": [{"type": 99}]}}`, `static_resources { clusters { type: 99 } }`},
 	{"one value for a list", YAML, "{static_resources: {clusters: {name: a}}}", `static_resources { clusters { name: "a" } }`},
 	{"null in a list", YAML, "{static_resources: {clusters: [~]}}", `static_resources { clusters {} }`},
 	{"null field", YAML, "{node: {id: ~}}", `node {}`},
-	{"float in a struct", YAML, "{node: {metadata: {f: 1.5, i: 5, big: 2147483648, t: nO}}}",
+	{
+		"float in a struct", YAML, "{node: {metadata: {f: 1.5, i: 5, big: 2147483648, t: nO}}}",
 		`node { metadata { fields { key: "f" value { string_value: "1.5" } } fields { key: "i" value { number_value: 5 } }
-		 fields { key: "big" value { string_value: "2147483648" } } fields { key: "t" value { string_value: "nO" } } } }`},
-	{"float in a struct, JSON", JSON, `{"node": {"metadata": {"f": 1.5, "n": null, "l": [true]}}}`,
+		 fields { key: "big" value { string_value: "2147483648" } } fields { key: "t" value { string_value: "nO" } } } }`,
+	},
+	{
+		"float in a struct, JSON", JSON, `{"node": {"metadata": {"f": 1.5, "n": null, "l": [true]}}}`,
 		`node { metadata { fields { key: "f" value { number_value: 1.5 } } fields { key: "n" value { null_value: NULL_VALUE } }
-		 fields { key: "l" value { list_value { values { bool_value: true } } } } } }`},
-	{"packed", YAML, "{bootstrap_extensions: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.config.core.v3.Node, id: nn}}]}",
-		`bootstrap_extensions { name: "x" typed_config { [type.googleapis.com/envoy.config.core.v3.Node] { id: "nn" } } }`},
-	{"packed well-known", YAML, "{bootstrap_extensions: [{typed_config: {'@type': type.googleapis.com/google.protobuf.StringValue, value: nn}}]}",
-		`bootstrap_extensions { typed_config { [type.googleapis.com/google.protobuf.StringValue] { value: "nn" } } }`},
+		 fields { key: "l" value { list_value { values { bool_value: true } } } } } }`,
+	},
+	{
+		"packed", YAML, "{bootstrap_extensions: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.config.core.v3.Node, id: nn}}]}",
+		`bootstrap_extensions { name: "x" typed_config { [type.googleapis.com/envoy.config.core.v3.Node] { id: "nn" } } }`,
+	},
+	{
+		"packed well-known", YAML, "{bootstrap_extensions: [{typed_config: {'@type': type.googleapis.com/google.protobuf.StringValue, value: nn}}]}",
+		`bootstrap_extensions { typed_config { [type.googleapis.com/google.protobuf.StringValue] { value: "nn" } } }`,
+	},
 	{"empty any", JSON, `{"bootstrap_extensions": [{"typed_config": {}}]}`, `bootstrap_extensions { typed_config {} }`},
-	{"anchors", YAML, "{node: &n {id: a}, static_resources: {clusters: [{name: &x c}, {name: *x}]}}",
-		`node { id: "a" } static_resources { clusters { name: "c" } clusters { name: "c" } }`},
+	{
+		"anchors", YAML, "{node: &n {id: a}, static_resources: {clusters: [{name: &x c}, {name: *x}]}}",
+		`node { id: "a" } static_resources { clusters { name: "c" } clusters { name: "c" } }`,
+	},
 	{"surrogates", JSON, `{"node": {"id": "\ud83d\ude00"}}`, `node { id: "😀" }`},
 	{"text", Text, `node { id: "a" }`, `node { id: "a" }`},
 	{"binary", Binary, "\x0a\x03\x0a\x01a", `node { id: "a" }`},
@@ -119,8 +135,10 @@ admin: []
 		`f:4: node.id: must be a string, not true; in YAML, quote it`,
 		`f:5: node.y: unknown field of envoy.config.core.v3.Node`,
 	}},
-	{"oneof", YAML, "{admin: {address: {socket_address: {address: a}, pipe: {path: x}}}}",
-		[]string{`f:1: admin.address.pipe: must not be set together with socket_address (one of address)`}},
+	{
+		"oneof", YAML, "{admin: {address: {socket_address: {address: a}, pipe: {path: x}}}}",
+		[]string{`f:1: admin.address.pipe: must not be set together with socket_address (one of address)`},
+	},
 	{"not YAML", YAML, "a: b\nc: [}", []string{`f:2: did not find expected node content`}},
 	{"not JSON", JSON, "{\n\"a\": ]", []string{`f:2: invalid character ']' looking for beginning of value`}},
 	{"short JSON", JSON, "{\n\"a\": ", []string{`f:2: unexpected EOF`}},
@@ -129,17 +147,21 @@ admin: []
 	{"half surrogate", JSON, `{"node": {"id": "\ud83d"}}`, []string{`f:1: half of a surrogate pair (\u) in a string`}},
 	{"not a document", YAML, "[]", []string{`f:1: must be an object (envoy.config.bootstrap.v3.Bootstrap), not a list`}},
 	{"no merge keys", YAML, "node: {<<: {id: a}}", []string{`f:1: node.<<: unknown field of envoy.config.core.v3.Node`}},
-	{"no type", YAML, "{bootstrap_extensions: [{typed_config: {a: 1}}]}",
-		[]string{`f:1: bootstrap_extensions[0].typed_config: needs the name of its message in "@type"`}},
+	{
+		"no type", YAML, "{bootstrap_extensions: [{typed_config: {a: 1}}]}",
+		[]string{`f:1: bootstrap_extensions[0].typed_config: needs the name of its message in "@type"`},
+	},
 	{"not binary", Binary, "\x0a\x05\x0a\x01a", []string{`f: is not a envoy.config.bootstrap.v3.Bootstrap: `}},
 	{"unknown in binary", Binary, "\xfa\x7f\x01a", []string{`f: unknown field number 2047 of envoy.config.bootstrap.v3.Bootstrap`}},
 	{"not text", Text, "node: {", []string{`f: is not a envoy.config.bootstrap.v3.Bootstrap: `}},
 	{"deep", YAML, strings.Repeat("{a: ", 200), []string{`f`}},
 	{"deep JSON", JSON, strings.Repeat("[", 200), []string{`f:1: nested deeper than 100 levels`}},
-	{"aliases", YAML, "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n" +
-		"c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n" +
-		"e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]",
-		[]string{`f:1: aliases stand for more than 100000 values`}},
+	{
+		"aliases", YAML, "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n" +
+			"c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n" +
+			"e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]",
+		[]string{`f:1: aliases stand for more than 100000 values`},
+	},
 }
 
 func TestParse_AllThatIsWrong(t *testing.T) {

@@ -40,7 +40,7 @@ func (n *node) lineOf(path string) int {
 	line := 0
 	for path != "" {
 		var next *node
-		at := 0
+		var at int
 		switch {
 		case strings.HasPrefix(path, "["):
 			next, at, path = n.element(path)

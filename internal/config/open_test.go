@@ -45,13 +45,19 @@ func TestOpenAs(t *testing.T) {
 		{"plain", pack(t, good), ""},
 		{"xds TypedStruct", pack(t, &xdsv3.TypedStruct{TypeUrl: addressURL, Value: fields}), ""},
 		{"udpa TypedStruct", pack(t, &udpav1.TypedStruct{TypeUrl: addressURL, Value: fields}), ""},
-		{"wrong TypedStruct", pack(t, &xdsv3.TypedStruct{TypeUrl: addressURL, Value: wrong}),
-			"a.address: must be a string, not 7; in YAML, quote it\na.port_value: must be an integer, not \"x\""},
+		{
+			"wrong TypedStruct", pack(t, &xdsv3.TypedStruct{TypeUrl: addressURL, Value: wrong}),
+			"a.address: must be a string, not 7; in YAML, quote it\na.port_value: must be an integer, not \"x\"",
+		},
 		{"none", nil, "a: is required"},
-		{"another type", pack(t, &corev3.Pipe{Path: "x"}),
-			"a: must be a envoy.config.core.v3.SocketAddress, not a envoy.config.core.v3.Pipe"},
-		{"a type that isn't linked", &anypb.Any{TypeUrl: "type.googleapis.com/no.Such"},
-			`a: no extension takes the type "type.googleapis.com/no.Such"`},
+		{
+			"another type", pack(t, &corev3.Pipe{Path: "x"}),
+			"a: must be a envoy.config.core.v3.SocketAddress, not a envoy.config.core.v3.Pipe",
+		},
+		{
+			"a type that isn't linked", &anypb.Any{TypeUrl: "type.googleapis.com/no.Such"},
+			`a: no extension takes the type "type.googleapis.com/no.Such"`,
+		},
 		{"constraint", pack(t, &corev3.SocketAddress{Address: "a"}), "a.port_specifier: value is required"},
 	}
 	for _, tt := range tests {
@@ -132,8 +138,10 @@ func TestCheckUnknown(t *testing.T) {
 		t.Fatal(err)
 	}
 	ext := &corev3.TypedExtensionConfig{Name: "x", TypedConfig: pack(t, node)}
-	typed := &corev3.TypedExtensionConfig{Name: "x",
-		TypedConfig: pack(t, &xdsv3.TypedStruct{TypeUrl: addressURL, Value: wrong})}
+	typed := &corev3.TypedExtensionConfig{
+		Name:        "x",
+		TypedConfig: pack(t, &xdsv3.TypedStruct{TypeUrl: addressURL, Value: wrong}),
+	}
 	foreign := &corev3.TypedExtensionConfig{Name: "x", TypedConfig: &anypb.Any{TypeUrl: "a/no.Such"}}
 	tests := []struct {
 		name string

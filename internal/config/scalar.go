@@ -99,6 +99,7 @@ func (d *decoder) enum(p *Path, n *node, fd protoreflect.FieldDescriptor) (proto
 		if fd.Enum().FullName() == "google.protobuf.NullValue" {
 			return protoreflect.ValueOfEnum(0), true
 		}
+	default:
 	}
 	d.fail(p, n.line, "must be a name of %s, not %s", fd.Enum().FullName(), n.describe())
 	return protoreflect.Value{}, false
@@ -125,6 +126,7 @@ func integer(n *node, k protoreflect.Kind) (protoreflect.Value, error) {
 		bits, unsigned = 32, true
 	case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
 		unsigned = true
+	default:
 	}
 	if n.kind != kindNumber && (n.kind != kindText || !isNumber(n.text)) {
 		return protoreflect.Value{}, fmt.Errorf("must be an integer, not %s", n.describe())
@@ -209,6 +211,7 @@ func (d *decoder) float(n *node, k protoreflect.Kind) (protoreflect.Value, error
 				f, ok = parseFloat(number, bits)
 			}
 		}
+	default:
 	}
 	if !ok {
 		return protoreflect.Value{}, fmt.Errorf("must be a number, not %s", n.describe())

@@ -30,7 +30,7 @@ type fieldViolation interface {
 
 // constraint translates Go's names of fields back into those of the message md.
 func constraint(p *Path, md protoreflect.MessageDescriptor, err error, errs *Errors) {
-	if all, ok := err.(interface{ AllErrors() []error }); ok { //nolint:errorlint // its own shape, not a cause
+	if all, ok := err.(interface{ AllErrors() []error }); ok {
 		for _, one := range all.AllErrors() {
 			constraint(p, md, one, errs)
 		}

@@ -126,8 +126,10 @@ func TestReadDataSource(t *testing.T) {
 		{"empty", inline(""), "", "d.inline_string: is empty"},
 		{"long", inline("12345678"), "", "d.inline_string: is larger than 7 bytes"},
 		{"none", nil, "", "d: needs one of filename, inline_bytes, inline_string, environment_variable"},
-		{"watched", &corev3.DataSource{Specifier: inline("x").Specifier, WatchedDirectory: &corev3.WatchedDirectory{Path: "x"}},
-			"x", "d.watched_directory: is not supported"},
+		{
+			"watched", &corev3.DataSource{Specifier: inline("x").Specifier, WatchedDirectory: &corev3.WatchedDirectory{Path: "x"}},
+			"x", "d.watched_directory: is not supported",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

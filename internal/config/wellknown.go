@@ -133,6 +133,7 @@ func (d *decoder) value(p *Path, n *node, depth int) *structpb.Value {
 		return structpb.NewListValue(list)
 	case kindObject:
 		return structpb.NewStructValue(&structpb.Struct{Fields: d.structFields(p, n, depth)})
+	case kindNull:
 	}
 	return structpb.NewNullValue()
 }

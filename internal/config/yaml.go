@@ -77,8 +77,9 @@ func (c *yamlConverter) convert(y *yaml.Node, depth int) (*node, error) {
 		return n, nil
 	case yaml.MappingNode:
 		return c.mapping(y, depth)
+	default:
+		return yamlScalar(y), nil
 	}
-	return yamlScalar(y), nil
 }
 
 func (c *yamlConverter) mapping(y *yaml.Node, depth int) (*node, error) {

@@ -22,8 +22,13 @@ var levelNames = [...]struct {
 	level slog.Level
 	name  string
 }{
-	{LevelTrace, "trace"}, {LevelDebug, "debug"}, {LevelInfo, "info"}, {LevelWarning, "warning"},
-	{LevelError, "error"}, {LevelCritical, "critical"}, {LevelOff, "off"},
+	{LevelTrace, "trace"},
+	{LevelDebug, "debug"},
+	{LevelInfo, "info"},
+	{LevelWarning, "warning"},
+	{LevelError, "error"},
+	{LevelCritical, "critical"},
+	{LevelOff, "off"},
 }
 
 // ParseLevel reads the name of a level; "warn" is one too.

@@ -126,12 +126,12 @@ func TestParseLevels(t *testing.T) {
 		"a:b:c":                       "component log level not correctly specified 'a:b:c'",
 	} {
 		_, err := ParseComponentLevels(in)
-		if got := ""; err != nil {
-			if got = err.Error(); got != want {
-				t.Errorf("%q: %q, want %q", in, got, want)
-			}
-		} else if want != "" {
-			t.Errorf("%q: no error", in)
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}
 }

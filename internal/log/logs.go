@@ -85,7 +85,7 @@ func ParseComponentLevels(s string) ([]ComponentLevel, error) {
 		return nil, nil
 	}
 	var out []ComponentLevel
-	for _, one := range strings.Split(s, ",") {
+	for one := range strings.SplitSeq(s, ",") {
 		name, text, ok := strings.Cut(one, ":")
 		if !ok || strings.Contains(text, ":") {
 			return nil, fmt.Errorf("component log level not correctly specified '%s'", one)

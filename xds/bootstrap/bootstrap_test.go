@@ -25,7 +25,6 @@ func TestFieldsAreAccountedFor(t *testing.T) {
 		"envoy.config.core.v3.ConfigSource",    // internal/config/source
 		"envoy.config.core.v3.ApiConfigSource", // internal/config/source
 		"envoy.config.accesslog.v3.AccessLog",  // listener/accesslog
-		"xds.core.v3.ContextParams",            // sent as it is
 	},
 		bootstrapFields, nodeFields, localityFields, staticFields, dynamicFields, clusterManagerFields,
 		deferredStatFields, inlineHeaderFields, adminFields, addressFields, socketAddressFields, pipeFields,
@@ -117,8 +116,10 @@ func TestLoad_Agent(t *testing.T) {
 			"envoy.deprecated_features:envoy.config.listener.v3.Listener.hidden_envoy_deprecated_use_original_dst": {Text: "true", Bool: true, IsBool: true},
 			"re2.max_program_size.error_level": {Text: "32768", Number: 32768, IsNumber: true},
 			"a.b":                              {Text: "7", Number: 7, IsNumber: true},
-			"a.share": {Text: `{"denominator":"TEN_THOUSAND","numerator":5}`, IsFraction: true,
-				Fraction: config.Fraction{Numerator: 5, Denominator: 10_000}},
+			"a.share": {
+				Text: `{"denominator":"TEN_THOUSAND","numerator":5}`, IsFraction: true,
+				Fraction: config.Fraction{Numerator: 5, Denominator: 10_000},
+			},
 		}},
 		{Name: "admin", Admin: true, Values: map[string]RuntimeValue{}},
 	}
@@ -188,7 +189,8 @@ func TestLoad_Errors(t *testing.T) {
 		want       []string
 	}{
 		{"nothing", "", []string{"at least one of --config-path and --config-yaml is needed"}},
-		{"all kinds at once", "{nope: 1, watchdog: {}, stats_sinks: [], header_prefix: x, admin: {address: {socket_address: {address: localhost, port_value: 70000}}}, static_resources: {secrets: [{}], clusters: [{}]}}",
+		{
+			"all kinds at once", "{nope: 1, watchdog: {}, stats_sinks: [], header_prefix: x, admin: {address: {socket_address: {address: localhost, port_value: 70000}}}, static_resources: {secrets: [{}], clusters: [{}]}}",
 			[]string{
 				f + "nope: unknown field of envoy.config.bootstrap.v3.Bootstrap",
 				f + "watchdog: is not supported",
@@ -197,45 +199,66 @@ func TestLoad_Errors(t *testing.T) {
 				f + "admin.address.socket_address.port_value: value must be less than or equal to 65535",
 				f + "admin.address.socket_address.address: malformed IP address: localhost",
 				f + "static_resources.secrets: is not supported",
-			}},
-		{"switches", "{enable_dispatcher_stats: false, use_tcp_for_dns_lookups: true}",
-			[]string{f + "use_tcp_for_dns_lookups: is not supported, and can only be switched off"}},
-		{"runtime", "{layered_runtime: {layers: [{name: a, static_layer: {x: [1]}}, {name: a, disk_layer: {symlink_root: x}}, {name: b, admin_layer: {}}, {name: c, admin_layer: {}}]}}",
+			},
+		},
+		{
+			"switches", "{enable_dispatcher_stats: false, use_tcp_for_dns_lookups: true}",
+			[]string{f + "use_tcp_for_dns_lookups: is not supported, and can only be switched off"},
+		},
+		{
+			"runtime", "{layered_runtime: {layers: [{name: a, static_layer: {x: [1]}}, {name: a, disk_layer: {symlink_root: x}}, {name: b, admin_layer: {}}, {name: c, admin_layer: {}}]}}",
 			[]string{
 				f + "layered_runtime.layers[0].static_layer.x: Invalid runtime entry value for x",
 				f + "layered_runtime.layers[1].disk_layer: is not supported",
 				f + "layered_runtime.layers[1].name: Duplicate layer name: a",
 				f + "layered_runtime.layers[3].admin_layer: Too many admin layers specified in LayeredRuntime, at most one may be specified",
-			}},
-		{"node", "{dynamic_resources: {lds_config: {ads: {}}}}",
-			[]string{"node: node 'id' and 'cluster' are required."}},
-		{"tags", "{stats_config: {stats_tags: [{tag_name: a, regex: '('}, {tag_name: b, regex: '(?!x)'}, {tag_name: c}], histogram_bucket_settings: [{match: {prefix: x}, buckets: [1]}]}}",
+			},
+		},
+		{
+			"node", "{dynamic_resources: {lds_config: {ads: {}}}}",
+			[]string{"node: node 'id' and 'cluster' are required."},
+		},
+		{
+			"tags", "{stats_config: {stats_tags: [{tag_name: a, regex: '('}, {tag_name: b, regex: '(?!x)'}, {tag_name: c}], histogram_bucket_settings: [{match: {prefix: x}, buckets: [1]}]}}",
 			[]string{
 				f + "stats_config.histogram_bucket_settings: is not supported",
 				f + "stats_config.stats_tags[0].regex: Invalid regex '('",
 				f + "stats_config.stats_tags[1].regex: Invalid regex '(?!x)'",
 				f + "stats_config.stats_tags[2]: No regex specified for tag specifier and no default regex for name: 'c'",
-			}},
-		{"matcher", "{stats_config: {stats_matcher: {exclusion_list: {patterns: [{safe_regex: {regex: '('}}]}}}}",
-			[]string{f + "stats_config.stats_matcher.exclusion_list.patterns[0].safe_regex.regex: error parsing regexp"}},
-		{"extension", "{bootstrap_extensions: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.config.core.v3.Node}}, {name: z, typed_config: {'@type': a/b.C}}]}",
+			},
+		},
+		{
+			"matcher", "{stats_config: {stats_matcher: {exclusion_list: {patterns: [{safe_regex: {regex: '('}}]}}}}",
+			[]string{f + "stats_config.stats_matcher.exclusion_list.patterns[0].safe_regex.regex: error parsing regexp"},
+		},
+		{
+			"extension", "{bootstrap_extensions: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.config.core.v3.Node}}, {name: z, typed_config: {'@type': a/b.C}}]}",
 			[]string{
 				f + `bootstrap_extensions[1].typed_config: no extension takes the type "a/b.C"`,
 				f + `bootstrap_extensions[0].typed_config: no extension takes the type "type.googleapis.com/envoy.config.core.v3.Node"`,
-			}},
-		{"overload", "{overload_manager: {resource_monitors: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.config.core.v3.Node}}], loadshed_points: [{name: x, triggers: [{name: x, threshold: {value: 1}}]}], actions: [{name: envoy.overload_actions.shrink_heap, triggers: [{name: z, threshold: {value: 1}}]}]}}",
+			},
+		},
+		{
+			"overload", "{overload_manager: {resource_monitors: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.config.core.v3.Node}}], loadshed_points: [{name: x, triggers: [{name: x, threshold: {value: 1}}]}], actions: [{name: envoy.overload_actions.shrink_heap, triggers: [{name: z, threshold: {value: 1}}]}]}}",
 			[]string{
 				f + "overload_manager.loadshed_points: is not supported",
 				f + `overload_manager.resource_monitors[0].typed_config: no extension takes the type "type.googleapis.com/envoy.config.core.v3.Node"`,
 				f + "overload_manager.actions[0].triggers[0].name: must be envoy.resource_monitors.fixed_heap, which has to be configured, not z",
 				f + "overload_manager.actions[0].name: envoy.overload_actions.shrink_heap is not supported",
-			}},
-		{"log format", "{application_log_config: {log_format: {json_format: {a: '%v', b: '%%v %j'}}}}",
-			[]string{f + "application_log_config.log_format.json_format: Usage of %v is unavailable for JSON log formats"}},
-		{"names", "{static_resources: {clusters: [{name: a}, {name: a}]}}",
-			[]string{f + `static_resources.clusters[1].name: cluster "a" is there twice`}},
-		{"admin", "{admin: {address: {envoy_internal_address: {server_listener_name: x}}}}",
-			[]string{f + "admin.address.envoy_internal_address: is not supported"}},
+			},
+		},
+		{
+			"log format", "{application_log_config: {log_format: {json_format: {a: '%v', b: '%%v %j'}}}}",
+			[]string{f + "application_log_config.log_format.json_format: Usage of %v is unavailable for JSON log formats"},
+		},
+		{
+			"names", "{static_resources: {clusters: [{name: a}, {name: a}]}}",
+			[]string{f + `static_resources.clusters[1].name: cluster "a" is there twice`},
+		},
+		{
+			"admin", "{admin: {address: {envoy_internal_address: {server_listener_name: x}}}}",
+			[]string{f + "admin.address.envoy_internal_address: is not supported"},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -276,10 +299,9 @@ func TestLoad_Admin(t *testing.T) {
 		t.Error("an admin server without an address")
 	}
 	b, _ := load(t, "{admin: {address: {pipe: {path: /x, mode: 384}}, access_log_path: /dev/null, ignore_global_conn_limit: true}}")
-	want := &Admin{Pipe: "/x", PipeMode: 0o600, AccessLogPath: "/dev/null", IgnoreGlobalConnLimit: true}
-	if diff := cmp.Diff(want.Pipe, b.Admin.Pipe); diff != "" || b.Admin.PipeMode != want.PipeMode ||
-		b.Admin.AccessLogPath != want.AccessLogPath || !b.Admin.IgnoreGlobalConnLimit {
-		t.Errorf("got %+v", b.Admin)
+	got := b.Admin
+	if got.Pipe != "/x" || got.PipeMode != 0o600 || got.AccessLogPath != "/dev/null" || !got.IgnoreGlobalConnLimit {
+		t.Errorf("got %+v", got)
 	}
 }
 

@@ -45,7 +45,7 @@ var adminLayerFields = config.Fields[*bootstrapv3.RuntimeLayer_AdminLayer]{}
 
 func runtimeLayers(msg *bootstrapv3.LayeredRuntime, errs *config.Errors) []RuntimeLayer {
 	runtimeFields.Check(config.Field("layered_runtime"), msg, errs)
-	var out []RuntimeLayer
+	out := make([]RuntimeLayer, 0, len(msg.GetLayers()))
 	seen, admins := map[string]bool{}, 0
 	for i, layer := range msg.GetLayers() {
 		path := config.Field("layered_runtime.layers").Index(i)

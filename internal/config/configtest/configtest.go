@@ -17,6 +17,7 @@ type Elsewhere []protoreflect.FullName
 
 // plain are the messages that are values, not configuration: config reads them as a whole.
 var plain = Elsewhere{
+	"xds.core.v3.ContextParams",
 	"envoy.config.core.v3.DataSource",
 	"envoy.type.v3.Percent",
 	"envoy.type.v3.FractionalPercent",
