@@ -1,0 +1,168 @@
+package cluster
+
+import (
+	"net"
+	"net/netip"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"sidecar/cluster/load"
+	"sidecar/internal/config"
+)
+
+var (
+	transportFields = config.Fields[*corev3.TransportSocket]{Used: "name typed_config"}
+	bindFields      = config.Fields[*corev3.BindConfig]{
+		Used:    "source_address freebind additional_source_addresses extra_source_addresses",
+		Refused: "socket_options local_address_selector",
+		OffOnly: "validate_network_namespaces",
+	}
+	extraSourceFields = config.Fields[*corev3.ExtraSourceAddress]{Used: "address", Refused: "socket_options"}
+	upstreamFields    = config.Fields[*clusterv3.UpstreamConnectionOptions]{
+		Used:    "tcp_keepalive",
+		OffOnly: "set_local_interface_name_on_upstream_connections",
+		Refused: "happy_eyeballs_config",
+	}
+	keepaliveFields = config.Fields[*corev3.TcpKeepalive]{
+		Used: "keepalive_probes keepalive_time keepalive_interval",
+	}
+	breakersFields = config.Fields[*clusterv3.CircuitBreakers]{
+		Used: "thresholds", Refused: "per_host_thresholds",
+	}
+	thresholdsFields = config.Fields[*clusterv3.CircuitBreakers_Thresholds]{
+		Used:    "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining",
+		Refused: "max_connection_pools",
+	}
+	budgetFields = config.Fields[*clusterv3.CircuitBreakers_Thresholds_RetryBudget]{
+		Used: "budget_percent min_retry_concurrency", Refused: "budget_interval",
+	}
+)
+
+const rawBufferType = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+
+// transport accepts what leaves the bytes as they are.
+func (c *compiler) transport(p *config.Path, ts *corev3.TransportSocket) {
+	if ts == nil {
+		return
+	}
+	transportFields.Check(p, ts, c.errs)
+	if ts.GetTypedConfig() == nil {
+		if ts.GetName() != "envoy.transport_sockets.raw_buffer" && ts.GetName() != "raw_buffer" {
+			c.errs.Addf(p.Field("name"), "transport socket %q is not supported", ts.GetName())
+		}
+		return
+	}
+	if name := config.TypeName(ts.GetTypedConfig()); name != rawBufferType {
+		c.errs.Addf(p.Field("typed_config"), "transport socket %s is not supported", name)
+	}
+}
+
+// bind compiles upstream_bind_config: one source address, and one more of the other family.
+func (c *compiler) bind(p *config.Path, b *corev3.BindConfig) {
+	if b == nil {
+		return
+	}
+	bindFields.Check(p, b, c.errs)
+	c.set.dial.Freebind = config.Value(b.GetFreebind(), false)
+	c.source(p.Field("source_address"), b.GetSourceAddress())
+	for i, a := range b.GetAdditionalSourceAddresses() { //nolint:staticcheck // deprecated, still read by Envoy
+		c.source(p.Field("additional_source_addresses").Index(i), a)
+	}
+	for i, a := range b.GetExtraSourceAddresses() {
+		at := p.Field("extra_source_addresses").Index(i)
+		extraSourceFields.Check(at, a, c.errs)
+		c.source(at.Field("address"), a.GetAddress())
+	}
+	seen := map[bool]bool{}
+	for _, s := range c.set.dial.Sources {
+		if seen[s.Addr().Is4()] {
+			c.errs.Add(p, "has two source addresses of one IP family")
+		}
+		seen[s.Addr().Is4()] = true
+	}
+}
+
+func (c *compiler) source(p *config.Path, sa *corev3.SocketAddress) {
+	if sa == nil {
+		return
+	}
+	socketAddressFields.Check(p, sa, c.errs)
+	ip, err := netip.ParseAddr(sa.GetAddress())
+	if err != nil || sa.GetPortValue() > 65535 {
+		c.errs.Addf(p.Field("address"), "malformed IP address: %s", sa.GetAddress())
+		return
+	}
+	c.set.dial.Sources = append(c.set.dial.Sources, netip.AddrPortFrom(ip.Unmap(), uint16(sa.GetPortValue())))
+}
+
+func (c *compiler) upstreamOptions(p *config.Path, o *clusterv3.UpstreamConnectionOptions) {
+	if o == nil {
+		return
+	}
+	upstreamFields.Check(p, o, c.errs)
+	k := o.GetTcpKeepalive()
+	if k == nil {
+		return
+	}
+	keepaliveFields.Check(p.Field("tcp_keepalive"), k, c.errs)
+	// -1 leaves a value to the operating system, as Envoy does with what is not set.
+	seconds := func(v interface{ GetValue() uint32 }, set bool) time.Duration {
+		if !set {
+			return -1
+		}
+		return time.Duration(v.GetValue()) * time.Second
+	}
+	c.set.dial.KeepAlive = net.KeepAliveConfig{
+		Enable:   true,
+		Idle:     seconds(k.GetKeepaliveTime(), k.GetKeepaliveTime() != nil),
+		Interval: seconds(k.GetKeepaliveInterval(), k.GetKeepaliveInterval() != nil),
+		Count:    -1,
+	}
+	if k.GetKeepaliveProbes() != nil {
+		c.set.dial.KeepAlive.Count = int(min(k.GetKeepaliveProbes().GetValue(), 1<<15))
+	}
+}
+
+// limits compiles circuit_breakers; of two thresholds for one priority the first counts, as in Envoy.
+func (c *compiler) limits() {
+	c.set.limits = [2]load.Limits{load.DefaultLimits(), load.DefaultLimits()}
+	p, cb := config.Field("circuit_breakers"), c.msg.GetCircuitBreakers()
+	if cb == nil {
+		return
+	}
+	breakersFields.Check(p, cb, c.errs)
+	var seen [2]bool
+	for i, th := range cb.GetThresholds() {
+		at := p.Field("thresholds").Index(i)
+		thresholdsFields.Check(at, th, c.errs)
+		if th.GetPriority() > corev3.RoutingPriority_HIGH || th.GetPriority() < 0 {
+			c.errs.Addf(at.Field("priority"), "unknown value %d", th.GetPriority())
+			continue
+		}
+		if seen[th.GetPriority()] {
+			continue
+		}
+		seen[th.GetPriority()] = true
+		c.set.limits[th.GetPriority()] = c.thresholds(at, th)
+		c.set.trackRemaining = c.set.trackRemaining || th.GetTrackRemaining()
+	}
+}
+
+func (c *compiler) thresholds(p *config.Path, th *clusterv3.CircuitBreakers_Thresholds) load.Limits {
+	l := load.DefaultLimits()
+	l.Connections = config.Value(th.GetMaxConnections(), l.Connections)
+	l.Pending = config.Value(th.GetMaxPendingRequests(), l.Pending)
+	l.Requests = config.Value(th.GetMaxRequests(), l.Requests)
+	l.Retries = config.Value(th.GetMaxRetries(), l.Retries)
+	l.TrackRemaining = th.GetTrackRemaining()
+	if b := th.GetRetryBudget(); b != nil {
+		p = p.Field("retry_budget")
+		budgetFields.Check(p, b, c.errs)
+		l.HasBudget = true
+		l.BudgetPercent = config.Percent(p.Field("budget_percent"), b.GetBudgetPercent(), 20, c.errs)
+		l.MinRetries = config.Value(b.GetMinRetryConcurrency(), 3)
+	}
+	return l
+}

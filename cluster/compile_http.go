@@ -1,0 +1,165 @@
+package cluster
+
+import (
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+
+	"sidecar/internal/config"
+)
+
+// HTTPOptionsName is the key of HttpProtocolOptions in typed_extension_protocol_options.
+const httpOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+const noHTTP2 = "HTTP/2 upstream is not supported"
+
+var (
+	httpOptionsFields = config.Fields[*httpv3.HttpProtocolOptions]{
+		Used: "common_http_protocol_options explicit_http_config use_downstream_protocol_config",
+		Refused: `upstream_http_protocol_options auto_config http_filters header_validation_config
+			outlier_detection request_mirror_policies hash_policy retry_policy`,
+	}
+	explicitFields = config.Fields[*httpv3.HttpProtocolOptions_ExplicitHttpConfig]{
+		Used: "http_protocol_options http2_protocol_options", Refused: "http3_protocol_options",
+	}
+	downstreamFields = config.Fields[*httpv3.HttpProtocolOptions_UseDownstreamHttpConfig]{
+		Used: "http_protocol_options http2_protocol_options", Refused: "http3_protocol_options",
+	}
+	http2Fields  = config.Fields[*corev3.Http2ProtocolOptions]{}
+	commonFields = config.Fields[*corev3.HttpProtocolOptions]{
+		Used: `idle_timeout max_connection_duration max_headers_count max_response_headers_kb
+			max_stream_duration max_requests_per_connection`,
+		Refused: "max_connection_duration_jitter",
+		NoOp: map[string]string{
+			"headers_with_underscores_action": "Envoy reads it for requests from downstream only",
+		},
+	}
+	http1Fields = config.Fields[*corev3.Http1ProtocolOptions]{
+		Used:    "header_key_format enable_trailers",
+		OffOnly: "allow_chunked_length send_fully_qualified_url allow_custom_methods",
+		Refused: "ignore_http_11_upgrade",
+		NoOp: map[string]string{
+			"allow_absolute_url":       "Envoy reads it in the server codec only",
+			"accept_http_10":           "Envoy reads it in the server codec only",
+			"default_host_for_http_10": "Envoy reads it in the server codec only",
+			"use_balsa_parser":         "there is one parser here, with the rules of Envoy's",
+			"override_stream_error_on_invalid_http_message": "an invalid response ends an HTTP/1 " +
+				"connection whatever it says, as in Envoy",
+		},
+	}
+	formatFields = config.Fields[*corev3.Http1ProtocolOptions_HeaderKeyFormat]{
+		Used: "proper_case_words stateful_formatter",
+	}
+	properCaseFields = config.Fields[*corev3.Http1ProtocolOptions_HeaderKeyFormat_ProperCaseWords]{}
+)
+
+// http compiles the HTTP options, from the extension or from the older fields of the cluster.
+func (c *compiler) http() {
+	c.set.idleTimeout = time.Hour
+	c.set.maxRequestsPerConnection = uint64(config.Value(c.msg.GetMaxRequestsPerConnection(), 0)) //nolint:staticcheck // still read by Envoy
+	options := c.msg.GetTypedExtensionProtocolOptions()
+	p := config.Field("typed_extension_protocol_options")
+	for name, a := range options {
+		if name != httpOptionsName {
+			c.errs.Add(p.Key(name), "is not supported")
+			continue
+		}
+		if m, ok := config.OpenAs[*httpv3.HttpProtocolOptions](p.Key(name), a, c.errs); ok {
+			c.httpOptions(p.Key(name), m)
+		}
+	}
+	if options[httpOptionsName] != nil {
+		c.legacyAbsent()
+		return
+	}
+	c.common(config.Field("common_http_protocol_options"), c.msg.GetCommonHttpProtocolOptions()) //nolint:staticcheck // still read by Envoy
+	c.http1(config.Field("http_protocol_options"), c.msg.GetHttpProtocolOptions())               //nolint:staticcheck // still read by Envoy
+	c.http2(config.Field("http2_protocol_options"), c.msg.GetHttp2ProtocolOptions())             //nolint:staticcheck // still read by Envoy
+}
+
+// legacyAbsent refuses the older fields beside the extension, which would have no effect.
+func (c *compiler) legacyAbsent() {
+	const text = "must not be set beside typed_extension_protocol_options"
+	if c.msg.GetCommonHttpProtocolOptions() != nil { //nolint:staticcheck // refused
+		c.errs.Add(config.Field("common_http_protocol_options"), text)
+	}
+	if c.msg.GetHttpProtocolOptions() != nil { //nolint:staticcheck // refused
+		c.errs.Add(config.Field("http_protocol_options"), text)
+	}
+	if c.msg.GetHttp2ProtocolOptions() != nil { //nolint:staticcheck // refused
+		c.errs.Add(config.Field("http2_protocol_options"), text)
+	}
+}
+
+func (c *compiler) httpOptions(p *config.Path, m *httpv3.HttpProtocolOptions) {
+	httpOptionsFields.Check(p, m, c.errs)
+	c.common(p.Field("common_http_protocol_options"), m.GetCommonHttpProtocolOptions())
+	if e := m.GetExplicitHttpConfig(); e != nil {
+		at := p.Field("explicit_http_config")
+		explicitFields.Check(at, e, c.errs)
+		c.http1(at.Field("http_protocol_options"), e.GetHttpProtocolOptions())
+		c.http2(at.Field("http2_protocol_options"), e.GetHttp2ProtocolOptions())
+	}
+	if d := m.GetUseDownstreamProtocolConfig(); d != nil {
+		at := p.Field("use_downstream_protocol_config")
+		downstreamFields.Check(at, d, c.errs)
+		c.http1(at.Field("http_protocol_options"), d.GetHttpProtocolOptions())
+		c.http2(at.Field("http2_protocol_options"), d.GetHttp2ProtocolOptions())
+	}
+}
+
+func (c *compiler) common(p *config.Path, m *corev3.HttpProtocolOptions) {
+	if m == nil {
+		return
+	}
+	commonFields.Check(p, m, c.errs)
+	s := c.set
+	s.idleTimeout = config.Duration(p.Field("idle_timeout"), m.GetIdleTimeout(), s.idleTimeout, c.errs)
+	s.maxDuration = config.Duration(p.Field("max_connection_duration"), m.GetMaxConnectionDuration(), 0, c.errs)
+	s.maxRequestsPerConnection = uint64(config.Value(m.GetMaxRequestsPerConnection(), uint32(s.maxRequestsPerConnection)))
+	s.HTTP.MaxResponseHeaders = config.Value(m.GetMaxHeadersCount(), 0)
+	s.HTTP.MaxResponseHeadersKB = config.Value(m.GetMaxResponseHeadersKb(), 0)
+	s.HTTP.MaxStreamDuration = config.Duration(p.Field("max_stream_duration"), m.GetMaxStreamDuration(), 0, c.errs)
+}
+
+func (c *compiler) http1(p *config.Path, m *corev3.Http1ProtocolOptions) {
+	if m == nil {
+		return
+	}
+	http1Fields.Check(p, m, c.errs)
+	c.set.HTTP.Trailers = m.GetEnableTrailers()
+	f := m.GetHeaderKeyFormat()
+	if f == nil {
+		return
+	}
+	p = p.Field("header_key_format")
+	formatFields.Check(p, f, c.errs)
+	if w := f.GetProperCaseWords(); w != nil {
+		properCaseFields.Check(p.Field("proper_case_words"), w, c.errs)
+		c.set.HTTP.ProperCase = true
+	}
+	if st := f.GetStatefulFormatter(); st != nil {
+		typedField.Check(p.Field("stateful_formatter"), st, c.errs)
+		c.statefulFormatter(p.Field("stateful_formatter"), st)
+	}
+}
+
+const preserveCaseType = "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
+
+func (c *compiler) statefulFormatter(p *config.Path, m *corev3.TypedExtensionConfig) {
+	if name := config.TypeName(m.GetTypedConfig()); name != preserveCaseType {
+		c.errs.Addf(p.Field("typed_config"), "formatter %s is not supported", name)
+		return
+	}
+	if len(m.GetTypedConfig().GetValue()) > 0 {
+		c.errs.Add(p.Field("typed_config"), "options of preserve_case are not supported")
+	}
+	c.set.HTTP.PreserveCase = true
+}
+
+func (c *compiler) http2(p *config.Path, m *corev3.Http2ProtocolOptions) {
+	if m != nil {
+		c.errs.Add(p, noHTTP2)
+	}
+}

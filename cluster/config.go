@@ -1,0 +1,116 @@
+package cluster
+
+import (
+	"time"
+
+	"sidecar/cluster/dial"
+	"sidecar/cluster/discover"
+	"sidecar/cluster/host"
+	"sidecar/cluster/lb"
+	"sidecar/cluster/load"
+	"sidecar/internal/config/source"
+)
+
+// Kind is how a cluster finds its hosts (Cluster.DiscoveryType).
+type Kind uint8
+
+// The kinds of clusters.
+const (
+	Static Kind = iota
+	StrictDNS
+	LogicalDNS
+	EDS
+	OriginalDst
+)
+
+// Config is a compiled cluster. It never changes.
+type Config struct {
+	// Name is the cluster's name, AltStatName what it is called in statistics ("" for the same).
+	Name, AltStatName string
+	Kind              Kind
+	// Settings are shared between clusters that were configured alike.
+	*Settings
+	// Metadata is the cluster's filter_metadata.
+	Metadata host.Metadata
+
+	eds        *edsConfig
+	dns        *dnsConfig
+	assignment assignment
+	digest     source.Digest
+	// body is digest without the endpoints: equal ones can be updated in place.
+	body source.Digest
+	raw  []byte
+}
+
+// ObservabilityName is the name in statistics and logs (alt_stat_name, else the name).
+func (c *Config) ObservabilityName() string {
+	if c.AltStatName != "" {
+		return c.AltStatName
+	}
+	return c.Name
+}
+
+// Settings are all of a cluster but its name and its hosts. They never change.
+type Settings struct {
+	// BufferLimit is per_connection_buffer_limit_bytes.
+	BufferLimit uint32
+	HTTP        HTTPOptions
+	// CleanupInterval is how long an ORIGINAL_DST host is kept unused.
+	CleanupInterval time.Duration
+
+	dial                     dial.Options
+	lb                       lb.Config
+	limits                   [2]load.Limits
+	maxRequestsPerConnection uint64
+	idleTimeout, maxDuration time.Duration
+	originalDst              originalDst
+	closeOnHostSetChange     bool
+	skipWarmOnInit           bool
+	trackRemaining           bool
+}
+
+// HTTPOptions are what the codec of upstream connections is told.
+type HTTPOptions struct {
+	// ProperCase writes header names as Content-Type, not content-type.
+	ProperCase bool
+	// PreserveCase keeps the case that the peer wrote (preserve_case).
+	PreserveCase bool
+	// Trailers lets trailers pass.
+	Trailers bool
+	// MaxResponseHeaders and MaxResponseHeadersKB limit a response head; 0 is the codec's default.
+	MaxResponseHeaders, MaxResponseHeadersKB uint32
+	// MaxStreamDuration of a request; 0 is none.
+	MaxStreamDuration time.Duration
+}
+
+type edsConfig struct {
+	source  *source.ConfigSource
+	service string
+}
+
+type dnsConfig struct {
+	discover.Options
+	resolver discover.ResolverOptions
+}
+
+// assignment is a compiled ClusterLoadAssignment.
+type assignment struct {
+	localities []localityConfig
+	policy     host.Policy
+	staleAfter time.Duration
+}
+
+type localityConfig struct {
+	locality *host.Locality
+	weight   uint32
+	priority uint32
+	hosts    []endpointConfig
+}
+
+type endpointConfig struct {
+	// addr is zero for a DNS name, which is in name with port then.
+	addr     addrConfig
+	more     []addrConfig
+	hostname string
+	attr     *host.Attributes
+}

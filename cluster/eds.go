@@ -1,0 +1,88 @@
+package cluster
+
+import (
+	"fmt"
+	"time"
+
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
+	"sidecar/internal/config/source"
+)
+
+// edsFinder keeps the hosts of one EDS cluster up to date. Its methods are called by the client's one
+// goroutine.
+type edsFinder struct {
+	c     *Cluster
+	sub   source.Subscription
+	stale *time.Timer
+}
+
+func (c *Cluster) startEDS(conf *Config) {
+	f := &edsFinder{c: c}
+	f.sub = c.m.opt.Subscriber.Subscribe(source.Spec{
+		TypeURL: source.EndpointType,
+		Names:   []string{conf.eds.service},
+		Source:  conf.eds.source,
+		Watcher: f,
+		Stats:   c.sub.Get(),
+	})
+	c.find(f)
+}
+
+func (f *edsFinder) stop() { f.sub.Close() }
+
+// Apply implements source.Watcher.
+func (f *edsFinder) Apply(u *source.Update) {
+	if len(u.Resources) == 0 {
+		f.c.update.Get().Empty.Inc()
+		f.c.markReady()
+		return
+	}
+	for _, d := range u.Resources {
+		msg, ok := d.Message.(*endpointv3.ClusterLoadAssignment)
+		if !ok {
+			d.Done(fmt.Errorf("is a %s", d.TypeURL))
+			continue
+		}
+		d.Done(f.c.ApplyAssignment(msg))
+	}
+}
+
+// Unavailable implements source.Watcher: the cluster goes on without hosts, or with those of the
+// version before.
+func (f *edsFinder) Unavailable(error) {
+	f.c.inherit()
+	f.c.markReady()
+}
+
+// ApplyAssignment takes over the endpoints of an EDS cluster. The error names what is wrong with its
+// field path; the hosts stay as they were then.
+func (c *Cluster) ApplyAssignment(msg *endpointv3.ClusterLoadAssignment) error {
+	conf := c.conf.Load()
+	if conf.Kind != EDS {
+		return fmt.Errorf("cluster %q: takes no endpoints by EDS", conf.Name)
+	}
+	if msg.GetClusterName() != conf.eds.service {
+		return fmt.Errorf("cluster_name: is %q, not %q", msg.GetClusterName(), conf.eds.service)
+	}
+	a, err := compileEDS(msg, c.m.Env())
+	if err != nil {
+		return err
+	}
+	c.setHosts(a)
+	c.markReady()
+	return nil
+}
+
+// inherit takes the endpoints of the version that is still live, when both ask for the same.
+func (c *Cluster) inherit() {
+	old := c.m.Get(c.Name())
+	if old == nil || old == c || old.Config().eds == nil || old.Config().eds.service != c.Config().eds.service {
+		return
+	}
+	old.mu.Lock()
+	a := old.last
+	old.mu.Unlock()
+	c.update.Get().UseCached.Inc()
+	c.setHosts(a)
+}

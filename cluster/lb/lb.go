@@ -1,0 +1,161 @@
+package lb
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"sidecar/cluster/host"
+)
+
+// Policy is how one host of many is chosen.
+type Policy uint8
+
+// The policies.
+const (
+	RoundRobin Policy = iota
+	LeastRequest
+	Random
+)
+
+// Config is the compiled load balancing configuration of a cluster. It never changes and is shared
+// between clusters that were configured alike.
+type Config struct {
+	Policy Policy
+	// PanicThreshold is a percentage; 0 switches panic off.
+	PanicThreshold uint32
+	// LocalityWeighted distributes over localities by their weights.
+	LocalityWeighted bool
+	// FailOnPanic serves nobody instead of everybody in panic.
+	FailOnPanic bool
+	// Choices is how many hosts least request compares.
+	Choices uint32
+	// FullScan makes least request compare all hosts.
+	FullScan bool
+	// ActiveBias is the power of the active requests in a weighted least request.
+	ActiveBias float64
+}
+
+// Context narrows a choice: what a retry knows.
+type Context struct {
+	// Tried are hosts to avoid, and MaxAttempts how often to choose again when one comes up (the host
+	// predicates of a retry policy, host_selection_retry_max_attempts).
+	Tried       []*host.Host
+	MaxAttempts int
+	// OmitCanary avoids canary hosts (envoy.retry_host_predicates.omit_canary_hosts).
+	OmitCanary bool
+	// Avoid, if not nil, tells of any other reason to choose again.
+	Avoid func(*host.Host) bool
+}
+
+func (c *Context) rejects(h *host.Host) bool {
+	return slices.Contains(c.Tried, h) || c.OmitCanary && h.Attr().Canary || c.Avoid != nil && c.Avoid(h)
+}
+
+// Balancer chooses hosts for one cluster.
+type Balancer struct {
+	conf *Config
+	rng  func() uint64
+	plan atomic.Pointer[plan]
+	// turn goes on through updates, so that these don't send everybody to the first host.
+	turn atomic.Uint64
+}
+
+// New makes a balancer; rng must be safe for concurrent use.
+func New(conf *Config, rng func() uint64) *Balancer {
+	b := &Balancer{conf: conf, rng: rng}
+	b.turn.Store(rng())
+	return b
+}
+
+// Pick chooses a host of the set, nil if there is none to be had. panicked says that health was
+// disregarded (lb_healthy_panic).
+func (b *Balancer) Pick(set *host.Set, c *Context) (h *host.Host, panicked bool) {
+	p := b.plan.Load()
+	if p == nil || p.set != set {
+		p = newPlan(b, set)
+		b.plan.Store(p)
+	}
+	for range c.MaxAttempts + 1 {
+		var in bool
+		h, in = p.pick(b)
+		panicked = panicked || in
+		if h == nil || !c.rejects(h) {
+			break
+		}
+	}
+	return h, panicked
+}
+
+// plan is what is worked out once for a set.
+type plan struct {
+	set    *host.Set
+	loads  []load
+	groups []groupPlan
+}
+
+type groupPlan struct {
+	all, healthy, degraded source
+	// Schedules over localities and the sources of each, if traffic goes by locality.
+	healthyBy, degradedBy *schedule[*source]
+	panic                 bool
+}
+
+func newPlan(b *Balancer, set *host.Set) *plan {
+	p := &plan{set: set, groups: make([]groupPlan, len(set.Priorities))}
+	var inPanic []bool
+	p.loads, inPanic = priorityLoads(set.Priorities, b.conf.PanicThreshold)
+	for i := range set.Priorities {
+		g, out := &set.Priorities[i], &p.groups[i]
+		out.panic = inPanic[i]
+		out.all, out.healthy, out.degraded = b.source(g.All), b.source(g.Healthy), b.source(g.Degraded)
+		if !b.conf.LocalityWeighted || len(g.Localities) == 0 {
+			continue
+		}
+		out.healthyBy = b.byLocality(g, func(l *host.LocalityGroup) []*host.Host { return l.Healthy })
+		out.degradedBy = b.byLocality(g, func(l *host.LocalityGroup) []*host.Host { return l.Degraded })
+	}
+	return p
+}
+
+// byLocality schedules localities by their effective weights: the configured one, less what is
+// unhealthy beyond the overprovisioning factor. It is nil when no locality can take traffic.
+func (b *Balancer) byLocality(g *host.Group, pick func(*host.LocalityGroup) []*host.Host) *schedule[*source] {
+	s := newSchedule[*source](nil)
+	for i := range g.Localities {
+		l := &g.Localities[i]
+		hosts := pick(l)
+		if len(hosts) == 0 || l.Weight == 0 {
+			continue
+		}
+		share := float64(len(hosts)) * float64(g.Overprovision) / 100 / float64(len(l.All))
+		src := b.source(hosts)
+		s.add(&src, float64(l.Weight)*min(1, share))
+	}
+	if s.len() == 0 {
+		return nil
+	}
+	s.rotate(b.rng())
+	return s
+}
+
+// pick chooses priority, health and locality, then a host.
+func (p *plan) pick(b *Balancer) (*host.Host, bool) {
+	i, degraded, ok := choosePriority(p.loads, b.rng())
+	if !ok {
+		return nil, false
+	}
+	g := &p.groups[i]
+	src, by := &g.healthy, g.healthyBy
+	if degraded {
+		src, by = &g.degraded, g.degradedBy
+	}
+	switch {
+	case g.panic && b.conf.FailOnPanic:
+		return nil, true
+	case g.panic:
+		src = &g.all
+	case by != nil:
+		src = by.next()
+	}
+	return src.pick(b), g.panic
+}

@@ -1,0 +1,251 @@
+package pool
+
+import (
+	"sync/atomic"
+	"time"
+
+	"sidecar/api/stream"
+	"sidecar/cluster/dial"
+	"sidecar/internal/task"
+	"sidecar/internal/wire"
+)
+
+// Conn is one HTTP connection of a pool.
+type Conn struct {
+	// Set by connected, never changed.
+	pool    *Pool
+	codec   Codec
+	stripe  *stripe
+	id      uint64
+	local   stream.Addr
+	remote  stream.Addr
+	since   time.Time
+	drained uint32 // of the pool, when the connection was made
+
+	streams atomic.Uint64
+	active  atomic.Bool // a request is counted
+	retire  atomic.Bool // max_connection_duration has passed
+
+	// Guarded by stripe.mu.
+	idleSince time.Time
+	idle      bool
+	gone      bool
+	closing   bool
+	timer     *time.Timer
+}
+
+// ID returns the connection's number.
+func (c *Conn) ID() uint64 { return c.id }
+
+// Streams returns how many streams have begun on the connection.
+func (c *Conn) Streams() uint64 { return c.streams.Load() }
+
+// Local and Remote return the addresses of the socket.
+func (c *Conn) Local() stream.Addr { return c.local }
+
+// Remote returns the peer's address.
+func (c *Conn) Remote() stream.Addr { return c.remote }
+
+// begin counts a request; undo takes it back when there was none after all.
+func (c *Conn) begin() {
+	c.active.Store(true)
+	c.streams.Add(1)
+	c.pool.conf.Traffic.RqActive.Inc()
+	c.pool.counters.RqActive.Inc()
+}
+
+func (c *Conn) undo() {
+	c.streams.Add(^uint64(0))
+	c.end()
+}
+
+// end gives back what begin took, once: the reader may find the connection gone while a stream is
+// about to begin on it.
+func (c *Conn) end() {
+	if !c.active.CompareAndSwap(true, false) {
+		return
+	}
+	c.pool.conf.Breakers.GiveRequest(c.pool.priority)
+	c.pool.conf.Traffic.RqActive.Dec()
+	c.pool.counters.RqActive.Dec()
+}
+
+// stale tells whether the connection is older than the last drain, or than it may get.
+func (c *Conn) stale() bool { return c.drained != c.pool.drained.Load() || c.retire.Load() }
+
+func (c *Conn) close(t *stream.Turn) {
+	c.stripe.mu.Lock()
+	c.closing = true
+	c.stripe.mu.Unlock()
+	c.codec.Close(t)
+}
+
+// OnIdle implements Handler.
+func (c *Conn) OnIdle(t *stream.Turn) {
+	c.end()
+	c.pool.release(t, c)
+}
+
+// OnGone implements Handler.
+func (c *Conn) OnGone(t *stream.Turn, g Gone) {
+	p, s := c.pool, c.stripe
+	s.mu.Lock()
+	c.gone = true
+	s.remove(c)
+	local := g.Local || c.closing
+	timer := c.timer
+	s.mu.Unlock()
+	if timer != nil {
+		timer.Stop()
+	}
+	c.end()
+	p.countDestroy(local, g.Active)
+	if g.CloseNotify {
+		p.conf.Traffic.CxCloseNotify.Inc()
+	}
+	if g.ProtocolError {
+		p.conf.Traffic.CxProtocolError.Inc()
+	}
+	p.conf.Traffic.RqPerCx.Record(c.streams.Load())
+	p.conf.Traffic.CxLengthMs.Record(uint64(t.Now().Sub(c.since).Milliseconds()))
+	p.mu.Lock()
+	delete(p.all, c)
+	start, _ := p.wantDial()
+	p.mu.Unlock()
+	if start {
+		p.startDial()
+	}
+}
+
+func (p *Pool) countDestroy(local, active bool) {
+	tr := p.conf.Traffic
+	tr.CxDestroy.Inc()
+	tr.CxActive.Dec()
+	p.counters.CxActive.Dec()
+	p.conf.Breakers.Connection(p.priority, -1)
+	if local {
+		tr.CxDestroyLocal.Inc()
+	} else {
+		tr.CxDestroyRemote.Inc()
+	}
+	if !active {
+		return
+	}
+	tr.CxDestroyActive.Inc()
+	if local {
+		tr.CxDestroyLocalActive.Inc()
+	} else {
+		tr.CxDestroyRemoteActive.Inc()
+	}
+}
+
+// startDial dials on a goroutine of its own, which reads the connection afterwards.
+func (p *Pool) startDial() {
+	p.countNew()
+	p.conf.Traffic.CxHTTP1Total.Inc()
+	task.Go("upstream connection", p.dialHTTP, nil)
+}
+
+func (p *Pool) countNew() {
+	tr := p.conf.Traffic
+	tr.CxTotal.Inc()
+	tr.CxActive.Inc()
+	p.counters.CxTotal.Inc()
+	p.counters.CxActive.Inc()
+	p.conf.Breakers.Connection(p.priority, 1)
+}
+
+func (p *Pool) dialHTTP() {
+	start := time.Now()
+	conn, err := p.open()
+	if err != nil {
+		p.dialFailed(err)
+		return
+	}
+	p.conf.Traffic.CxConnectMs.Record(uint64(time.Since(start).Milliseconds()))
+	c := p.adopt(conn, start)
+	if c == nil {
+		conn.Close()
+		p.countDestroy(true, false)
+		return
+	}
+	stream.Do(func(t *stream.Turn) { p.release(t, c) })
+	c.codec.Serve()
+}
+
+// open makes a socket ready for a codec or a TCP proxy.
+func (p *Pool) open() (*wire.Conn, *dial.Error) {
+	nc, err := p.conf.Dial.Dial(p.conf.Ctx, p.host)
+	if err != nil {
+		return nil, err
+	}
+	conn, werr := wire.New(nc, wire.Options{
+		Rx: &p.conf.Traffic.CxRxBytes, Tx: &p.conf.Traffic.CxTxBytes, High: p.conf.HighWatermark,
+	})
+	if werr != nil {
+		_ = nc.Close()
+		return nil, &dial.Error{Reason: stream.ReasonLocalConnectionFailure, Err: werr}
+	}
+	return conn, nil
+}
+
+// adopt makes a pool connection of a socket; nil when the pool was closed meanwhile.
+func (p *Pool) adopt(conn *wire.Conn, since time.Time) *Conn {
+	c := &Conn{
+		pool: p, id: p.conf.NextID(), since: since,
+		local:  socketAddr(conn.Net().LocalAddr()),
+		remote: socketAddr(conn.Net().RemoteAddr()),
+	}
+	c.stripe = &p.stripes[c.id%uint64(len(p.stripes))]
+	c.codec = p.conf.NewCodec(conn, c)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.connecting--
+	if p.closed {
+		return nil
+	}
+	c.drained = p.drained.Load()
+	if p.all == nil {
+		p.all = map[*Conn]struct{}{}
+	}
+	p.all[c] = struct{}{}
+	if p.conf.MaxDuration > 0 {
+		c.timer = time.AfterFunc(p.conf.MaxDuration, c.expire)
+	}
+	return c
+}
+
+// expire ends the use of a connection that has reached its maximum duration.
+func (c *Conn) expire() {
+	c.pool.conf.Traffic.CxMaxDuration.Inc()
+	c.retire.Store(true)
+	c.stripe.mu.Lock()
+	idle := c.idle
+	c.stripe.remove(c)
+	c.stripe.mu.Unlock()
+	if idle {
+		stream.Do(c.close)
+	}
+}
+
+func (p *Pool) dialFailed(e *dial.Error) {
+	p.countFailed(e)
+	p.countDestroy(e.Reason != stream.ReasonRemoteConnectionFailure, false)
+	p.mu.Lock()
+	p.connecting--
+	ws := p.takeWaiting()
+	p.mu.Unlock()
+	stream.Do(func(t *stream.Turn) { p.fail(t, ws, connectFailed(e)) })
+}
+
+func (p *Pool) countFailed(e *dial.Error) {
+	tr := p.conf.Traffic
+	tr.CxConnectFail.Inc()
+	p.counters.CxConnectFail.Inc()
+	if e.Bind {
+		tr.BindErrors.Inc()
+	}
+	if e.Reason == stream.ReasonConnectionTimeout {
+		tr.CxConnectTimeout.Inc()
+	}
+}

@@ -1,0 +1,37 @@
+package pool
+
+import (
+	"sidecar/api/stream"
+	"sidecar/cluster/dial"
+)
+
+// overflow is Envoy's answer to a circuit breaker: 503, x-envoy-overloaded (which the reply adds for
+// the flag), flag UO.
+func overflow() *stream.Fault {
+	return &stream.Fault{
+		Side: stream.Upstream, Reason: stream.ReasonOverflow, Flag: stream.UpstreamOverflow,
+	}
+}
+
+// terminated is a connection that ended between being chosen and being used.
+func terminated(reused bool) *stream.Fault {
+	return &stream.Fault{
+		Side: stream.Upstream, Reason: stream.ReasonConnectionTermination,
+		Flag: stream.UpstreamConnectionTermination, Reused: reused,
+	}
+}
+
+func connectFailed(e *dial.Error) *stream.Fault {
+	return &stream.Fault{
+		Side: stream.Upstream, Reason: e.Reason, Flag: stream.UpstreamConnectionFailure,
+		Transport: e.Transport, Err: e,
+	}
+}
+
+// closing is given to streams when the process ends.
+func closing() *stream.Fault {
+	return &stream.Fault{
+		Side: stream.Upstream, Reason: stream.ReasonLocalConnectionFailure,
+		Flag: stream.UpstreamConnectionFailure,
+	}
+}

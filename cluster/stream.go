@@ -1,0 +1,164 @@
+package cluster
+
+import (
+	"sidecar/api/header"
+	"sidecar/api/stream"
+	"sidecar/cluster/host"
+	"sidecar/cluster/lb"
+	"sidecar/cluster/load"
+	"sidecar/cluster/pool"
+)
+
+// Context is what a stream knows when it asks for a host. It belongs to the caller and is read only
+// while the call lasts.
+type Context struct {
+	lb.Context
+	// Priority is the routing priority of the route.
+	Priority load.Priority
+	// Hint spreads streams over processors: one value for one downstream connection.
+	Hint uint32
+	// Seq comes back in the event, so that a stream can tell its attempts apart.
+	Seq uint32
+	// Local is where the client connected to, for ORIGINAL_DST.
+	Local stream.Addr
+	// Headers of the request, for ORIGINAL_DST with use_http_header; may be nil.
+	Headers *header.Map
+}
+
+// Attempt is one try of one stream at a cluster. The stream keeps it with its own state, so that an
+// attempt allocates nothing; all methods are called inside the stream. The zero value is ready, and a
+// used one is ready for the next attempt once it was cancelled or its stream has ended.
+type Attempt struct {
+	// Host is the chosen one; nil if there was none.
+	Host    *host.Host
+	cluster *Cluster
+	lease   pool.Lease
+	tcp     *pool.TCP
+}
+
+// NewStream chooses a host and begins a stream on a connection to it. There are three outcomes:
+//   - an encoder: the stream has begun; its events go to target.
+//   - a fault: there will be no stream.
+//   - neither: the stream waits for a connection. EventReady is posted to target, upon which the
+//     caller calls Attempt.Open, or EventFailed with the fault; Seq is the context's. The caller may
+//     call Attempt.Cancel before, and must do so if it ends without having seen the event.
+//
+// Attempt.Host is set in all cases but "no healthy upstream".
+func (c *Cluster) NewStream(t *stream.Turn, ctx *Context, target stream.Target, a *Attempt) (stream.Encoder, *stream.Fault) {
+	p, f := c.prepare(ctx, a)
+	if f != nil {
+		return nil, f
+	}
+	return a.lease.Get(t, p, target, ctx.Hint, ctx.Seq)
+}
+
+// Connect chooses a host and opens a raw connection to it for a TCP proxy. Unless a fault is returned
+// EventReady (call Attempt.OpenTCP) or EventFailed is posted to target, as with NewStream.
+func (c *Cluster) Connect(ctx *Context, target stream.Target, a *Attempt) *stream.Fault {
+	p, f := c.prepare(ctx, a)
+	if f != nil {
+		return f
+	}
+	return a.lease.Connect(p, target, ctx.Seq)
+}
+
+func (c *Cluster) prepare(ctx *Context, a *Attempt) (*pool.Pool, *stream.Fault) {
+	act := c.use()
+	*a = Attempt{cluster: c}
+	h := c.choose(act, ctx)
+	if h == nil {
+		act.traffic.CxNoneHealthy.Inc()
+		return nil, noHealthyUpstream()
+	}
+	a.Host = h
+	return act.pool(h, ctx.Priority), nil
+}
+
+func (c *Cluster) choose(act *active, ctx *Context) *host.Host {
+	if act.dst != nil {
+		return act.dst.choose(ctx)
+	}
+	h, panicked := act.balancer.Pick(c.set.Load(), &ctx.Context)
+	if panicked {
+		act.traffic.LbHealthyPanic.Inc()
+	}
+	return h
+}
+
+func (a *active) pool(h *host.Host, priority load.Priority) *pool.Pool {
+	if p, ok := h.PeekPool(int(priority)).(*pool.Pool); ok {
+		return p
+	}
+	p, _ := h.Pool(int(priority), func() host.Pool { return pool.New(&a.pools, h, priority) }).(*pool.Pool)
+	return p
+}
+
+func noHealthyUpstream() *stream.Fault {
+	return &stream.Fault{
+		Side: stream.Upstream, Flag: stream.NoHealthyUpstream, Status: 503,
+		Details: "no_healthy_upstream", Body: "no healthy upstream",
+	}
+}
+
+// Open begins the stream that EventReady announced.
+func (a *Attempt) Open(t *stream.Turn) (stream.Encoder, *stream.Fault) { return a.lease.Open(t) }
+
+// OpenTCP returns the connection that EventReady announced. The caller owns it and must call its
+// Close once.
+func (a *Attempt) OpenTCP() *pool.TCP {
+	a.tcp = a.lease.OpenTCP()
+	return a.tcp
+}
+
+// Cancel gives up an attempt that waits. It does nothing to one that has begun or failed: a begun
+// stream is reset through its encoder.
+func (a *Attempt) Cancel(t *stream.Turn) { a.lease.Cancel(t) }
+
+// Cluster returns the cluster of the attempt; nil before the first.
+func (a *Attempt) Cluster() *Cluster { return a.cluster }
+
+// Describe fills in what is known of the attempt so far: the host at once, the connection when the
+// stream has begun.
+func (a *Attempt) Describe(u *stream.UpstreamInfo) {
+	if a.cluster == nil {
+		return
+	}
+	u.Cluster = a.cluster.Config().ObservabilityName()
+	if h := a.Host; h != nil {
+		attr := h.Attr()
+		u.Host, u.HostName, u.HostMetadata = h.Addr(), h.Hostname(), attr.Metadata
+		if u.Remote.IsZero() {
+			u.Remote = u.Host
+		}
+		if l := attr.Locality; l != nil {
+			u.Locality, u.Region, u.Zone, u.SubZone = true, l.Region, l.Zone, l.SubZone
+		}
+	}
+	if c := a.lease.Conn(); c != nil {
+		u.Protocol = stream.HTTP11
+		u.Local, u.Remote, u.ConnID, u.NumStreams = c.Local(), c.Remote(), c.ID(), c.Streams()
+	}
+	if c := a.tcp; c != nil {
+		u.Local, u.Remote, u.ConnID, u.NumStreams = c.Local(), c.Remote(), c.ID(), 1
+	}
+}
+
+// DropOverload decides whether the request is to be dropped for the cluster's drop_overloads: nil, or
+// the fault (503; flag DO, or UDO when everything is dropped).
+func (c *Cluster) DropOverload() *stream.Fault {
+	drops := c.set.Load().Drops
+	if len(drops) == 0 || drops[0].PerMillion == 0 {
+		return nil
+	}
+	f := &stream.Fault{Side: stream.Internal, Status: 503}
+	if drops[0].PerMillion >= 1_000_000 {
+		f.Flag, f.Details = stream.UnconditionalDropOverload, "unconditional_drop_overload"
+		f.Body = "unconditional drop overload"
+		return f
+	}
+	if c.m.opt.Random()%1_000_000 >= uint64(drops[0].PerMillion) {
+		return nil
+	}
+	f.Flag, f.Details, f.Body = stream.DropOverload, "drop_overload", "drop overload"
+	return f
+}
