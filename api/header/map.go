@@ -163,6 +163,32 @@ func (m *Map) AddRaw(name, value []byte) ID {
 	return id
 }
 
+// AddIDBytes is AddID with the value in a byte slice.
+func (m *Map) AddIDBytes(id ID, value []byte) {
+	m.AddID(id, unsafe.String(unsafe.SliceData(value), len(value)))
+}
+
+// RawNameOf returns what SetRawName or AddRaw noted for the first field of a well-known name; "" if
+// nothing.
+func (m *Map) RawNameOf(id ID) string {
+	if i := int(m.index[id]); i != 0 && i <= len(m.rawNames) {
+		return m.rawNames[i-1]
+	}
+	return ""
+}
+
+// SetRawName notes how the first field of a well-known name was called on the wire, if the map keeps
+// such names: a Host header is stored as :authority.
+func (m *Map) SetRawName(id ID, name []byte) {
+	if !m.keepRaw || m.index[id] == 0 {
+		return
+	}
+	for len(m.rawNames) < len(m.fields) {
+		m.rawNames = append(m.rawNames, "")
+	}
+	m.rawNames[m.index[id]-1] = m.store(unsafe.String(unsafe.SliceData(name), len(name)))
+}
+
 func (m *Map) join(id ID, value string) {
 	f := &m.fields[m.index[id]-1]
 	m.bytes += len(value) + 1

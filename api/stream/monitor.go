@@ -56,6 +56,9 @@ type Target struct {
 	M   *Monitor
 	To  Receiver
 	Gen uint32
+	// Seq is put into every event that has none: the receiver's number of the attempt that the target
+	// was made for, so that it can drop what an earlier one still had under way.
+	Seq uint32
 }
 
 // Post hands e to the target's stream.
@@ -64,6 +67,9 @@ func (x Target) Post(t *Turn, e Event) {
 		return
 	}
 	e.To = x.To
+	if e.Seq == 0 {
+		e.Seq = x.Seq
+	}
 	x.M.Post(t, x.Gen, e)
 }
 

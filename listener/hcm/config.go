@@ -58,6 +58,7 @@ type Config struct {
 	xffTrustedHops           int
 	escapedSlashes           escapedSlashes
 
+	xfccSanitize         bool
 	useRemoteAddress     bool
 	skipXFFAppend        bool
 	appendXForwardedPort bool
@@ -218,8 +219,8 @@ func (s *Stream) filtersFor(h *header.Map) (isUpgraded, ok bool) {
 			break
 		}
 	}
-	if r := s.entryOf(); r != nil {
-		if on, set := r.UpgradeEnabled(kind); set {
+	if r := s.entryOf(); r != nil && r.Action != nil {
+		if on, said := r.Action.Upgrade(kind); said {
 			return on, on
 		}
 	}

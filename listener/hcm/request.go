@@ -36,7 +36,7 @@ func (s *Stream) onRequestHeaders(t *stream.Turn, h *header.Map, end bool) {
 	}
 	s.upgraded = upgrade
 	s.makeFilters()
-	s.arm(t, timerDuration, s.cfg.maxStreamDuration)
+	s.arm(t, timerDuration, s.maxDuration(h))
 	s.pushHeaders(t, 0, 0, end)
 }
 

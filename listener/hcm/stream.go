@@ -7,6 +7,7 @@ import (
 	"sidecar/api/header"
 	"sidecar/api/stream"
 	"sidecar/internal/buf"
+	"sidecar/internal/grpctime"
 	"sidecar/listener/route"
 )
 
@@ -24,6 +25,7 @@ type Stream struct {
 	bufferLimit int
 
 	// Owned by whoever runs the stream.
+	chain        []filterEntry
 	slots        []slot
 	terminal     any // of the last slot
 	req, resp    state
@@ -224,10 +226,50 @@ func (s *Stream) entryOf() *route.Entry {
 		s.entry = s.table.Match(s.info.Request, &s.info, s.random)
 	}
 	if e := s.entry; e != nil {
-		s.info.RouteName = e.Name()
-		s.timers.route(t0, s, e)
+		s.onRoute(e)
 	}
 	return s.entry
+}
+
+// onRoute takes over what the route says about the stream itself.
+func (s *Stream) onRoute(e *route.Entry) {
+	s.info.RouteName = e.Name()
+	s.info.RouteMetadata = e.Metadata
+	if e.VirtualHost != nil {
+		s.info.VirtualHost = e.VirtualHost.Name
+		s.info.VirtualHostMetadata = e.VirtualHost.Metadata
+	}
+	if e.Action != nil && e.Action.IdleTimeout != route.Unset {
+		x := &s.timers
+		x.idle = int64(e.Action.IdleTimeout)
+		if x.idle > 0 {
+			x.ensure(x.active, x.active+x.idle)
+		}
+	}
+}
+
+// maxDuration is how long the stream may last, by grpc-timeout, the route or the manager
+// (ConnectionManagerImpl::ActiveStream::refreshDurationTimeout).
+func (s *Stream) maxDuration(h *header.Map) time.Duration {
+	e := s.entryOf()
+	if e == nil || e.Action == nil {
+		return s.cfg.maxStreamDuration
+	}
+	a := e.Action
+	d := grpctime.Parse(h.Value(header.GrpcTimeout))
+	if d == 0 || a.GRPCTimeoutHeaderMax == route.Unset {
+		if a.MaxStreamDuration != route.Unset {
+			return a.MaxStreamDuration
+		}
+		return s.cfg.maxStreamDuration
+	}
+	if limit := a.GRPCTimeoutHeaderMax; limit != 0 && d > limit {
+		d = limit
+	}
+	if off := a.GRPCTimeoutHeaderOffset; off > 0 && off < d {
+		d -= off
+	}
+	return d
 }
 
 func (s *Stream) clearRoute() { s.entryKnown, s.entry = false, nil }

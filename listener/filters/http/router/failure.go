@@ -6,6 +6,7 @@ import (
 	"sidecar/api/filter"
 	"sidecar/api/header"
 	"sidecar/api/stream"
+	"sidecar/cluster"
 )
 
 //nolint:gochecknoglobals // immutable table
@@ -29,7 +30,8 @@ func (r *Filter) OnDeadline(t *stream.Turn, which uint8) {
 	}
 	switch which {
 	case deadlineRoute:
-		r.cluster.CountTimeout(false)
+		r.cluster.Traffic().RqTimeout.Inc()
+		r.cluster.ChargeTimeout(r.attempt.Host)
 		r.onTimeout(t, &filter.Reply{
 			Status: 504, Details: "response_timeout", Body: "upstream request timeout",
 			Flag: stream.UpstreamRequestTimeout, GRPCStatus: -1,
@@ -39,6 +41,7 @@ func (r *Filter) OnDeadline(t *stream.Turn, which uint8) {
 	case deadlineBackoff:
 		r.start(t)
 	case deadlineMaxDuration:
+		r.cluster.Traffic().RqMaxDuration.Inc()
 		r.onTimeout(t, &filter.Reply{
 			Status: 504, Details: "upstream_max_stream_duration_reached", Body: "upstream max stream duration reached",
 			Flag: stream.UpstreamMaxStreamDurationReached, GRPCStatus: -1,
@@ -48,12 +51,14 @@ func (r *Filter) OnDeadline(t *stream.Turn, which uint8) {
 
 // onTryTimeout ends one attempt; the next one may do better.
 func (r *Filter) onTryTimeout(t *stream.Turn, which uint8) {
-	r.cluster.CountTimeout(true)
 	details := "upstream_per_try_timeout"
-	if which == deadlineTryIdle {
+	r.cluster.ChargeTimeout(r.attempt.Host)
+	if which == deadlineTry {
+		r.cluster.Traffic().RqPerTryTimeout.Inc()
+	} else {
+		r.cluster.Traffic().RqPerTryIdleTimeout.Inc()
 		details = "upstream_per_try_idle_timeout"
 	}
-	r.attempt.Result(504)
 	r.abandon(t)
 	if r.retryReset(t, resetPerTry, nil) {
 		return
@@ -66,9 +71,8 @@ func (r *Filter) onTryTimeout(t *stream.Turn, which uint8) {
 
 func (r *Filter) onTimeout(t *stream.Turn, reply *filter.Reply) {
 	r.done = true
-	r.attempt.Result(504)
 	r.abandonEarly(t)
-	r.chargeLocal(t, reply.Status)
+	r.chargeLocal(reply.Status)
 	if r.s.Committed() {
 		r.cfg.stats.RqResetAfterHead.Inc()
 	}
@@ -84,9 +88,10 @@ func (r *Filter) abandonEarly(t *stream.Turn) {
 }
 
 // chargeLocal counts an answer that stands for the upstream's (Router::Filter::chargeUpstreamAbort).
-func (r *Filter) chargeLocal(t *stream.Turn, status int) {
-	r.cluster.ChargeResponse(status, r.info.Internal, false, 0)
-	r.entry.ChargeResponse(status, t.Now().Sub(r.info.Start))
+func (r *Filter) chargeLocal(status int) {
+	r.cluster.ChargeCode(cluster.Response{Code: status, Internal: r.info.Internal, Canary: r.canary()},
+		r.attempt.Host)
+	r.chargeRoute(status)
 }
 
 // onFailure is the end of an attempt without a (complete) response.
@@ -99,8 +104,6 @@ func (r *Filter) onFailure(t *stream.Turn, f *stream.Fault) {
 		r.enc.Release(t)
 		r.enc = nil
 	}
-	r.attempt.Fail(f)
-	r.attempt.Done(t)
 	r.s.Arm(t, deadlineTry, 0)
 	r.s.Arm(t, deadlineTryIdle, 0)
 	if r.gotHead {
@@ -109,7 +112,7 @@ func (r *Filter) onFailure(t *stream.Turn, f *stream.Fault) {
 	}
 	if f.Flag&stream.NoHealthyUpstream != 0 {
 		r.done = true
-		r.chargeLocal(t, 503)
+		r.chargeLocal(503)
 		r.reply(t, &noHealthyUpstream)
 		return
 	}
@@ -155,7 +158,7 @@ func (r *Filter) fail(t *stream.Turn, f *stream.Fault) {
 	if f.Reason == stream.ReasonOverflow {
 		reply.Headers = func(h *header.Map) { h.SetStatic(header.XEnvoyOverloaded, "true") }
 	}
-	r.chargeLocal(t, status)
+	r.chargeLocal(status)
 	r.reply(t, reply)
 }
 
@@ -168,13 +171,14 @@ func token(f *stream.Fault) string {
 }
 
 // reply answers locally, with the route's response header changes.
-func (r *Filter) reply(t *stream.Turn, reply *filter.Reply) {
-	entry, info, own := r.entry, r.info, reply.Headers
+func (r *Filter) reply(t *stream.Turn, spec *filter.Reply) {
+	entry, info, own := r.entry, r.info, spec.Headers
+	reply := *spec
 	reply.Headers = func(h *header.Map) {
 		if own != nil {
 			own(h)
 		}
 		entry.FinalizeResponse(h, info)
 	}
-	r.s.Reply(t, reply)
+	r.s.Reply(t, &reply)
 }

@@ -39,8 +39,7 @@ type Config struct {
 	clusters        Clusters
 	suppressHeaders bool
 	respectExpected bool
-	strictHeaders   []header.ID
-	suppressGRPC    bool
+	groups          *groups
 	random          func() uint64
 }
 
@@ -55,24 +54,25 @@ const (
 
 // Filter is the router of one stream.
 type Filter struct {
-	cfg     *Config
-	s       filter.Terminal
-	info    *stream.Info
-	entry   *route.Entry
-	cluster *cluster.Cluster
-	request *header.Map
+	cfg      *Config
+	s        filter.Terminal
+	info     *stream.Info
+	entry    *route.Entry
+	cluster  *cluster.Cluster
+	settings *cluster.Settings
+	request  *header.Map
 
 	attempt  cluster.Attempt
 	ctx      cluster.Context
 	enc      stream.Encoder // of the current attempt, nil before it is ready
 	seq      uint32
+	response cluster.Response // as charged
 	timeouts timeouts
 	retry    retryState
 
 	body       buf.Buffer // what a retry would have to send again
 	bodyLimit  int
 	sent       time.Time // when the current attempt's head was sent
-	headers    *header.Map
 	trailers   *header.Map
 	keepBody   bool
 	bodyLost   bool // too much for the buffer: no retry any more
@@ -122,6 +122,9 @@ func (r *Filter) OnRequestHeaders(t *stream.Turn, h *header.Map, end bool) filte
 		return filter.Done
 	}
 	r.cfg.stats.RqTotal.Inc()
+	if r.dropped(t) {
+		return filter.Done
+	}
 	r.prepare(t)
 	r.start(t)
 	return filter.Continue
@@ -129,29 +132,36 @@ func (r *Filter) OnRequestHeaders(t *stream.Turn, h *header.Map, end bool) filte
 
 // answer sends the response of a route that has one of its own.
 func (r *Filter) answer(t *stream.Turn) bool {
-	d := r.entry.DirectResponse(r.request, r.info)
-	if d == nil {
+	e := r.entry
+	location := ""
+	switch e.Kind {
+	case route.Forward:
 		return false
-	}
-	if d.Location != "" {
+	case route.NonForwarding:
+		r.cfg.stats.NoRoute.Inc()
+		r.s.Reply(t, &noRoute)
+		return true
+	case route.Redirect:
 		r.cfg.stats.RqRedirect.Inc()
+		location = e.Redirect(r.request, !r.cfg.suppressHeaders)
+	case route.DirectResponse:
+		r.cfg.stats.RqDirectResponse.Inc()
 	}
-	r.cfg.stats.RqDirectResponse.Inc()
-	entry, info, location := r.entry, r.info, d.Location
+	info := r.info
 	r.s.Reply(t, &filter.Reply{
-		Status: d.Status, Body: d.Body, Details: "direct_response", GRPCStatus: -1,
+		Status: e.Status, Body: e.Body, Details: "direct_response", GRPCStatus: -1,
 		Headers: func(h *header.Map) {
 			if location != "" {
 				h.SetID(header.Location, location)
 			}
-			entry.FinalizeResponse(h, info)
+			e.FinalizeResponse(h, info)
 		},
 	})
 	return true
 }
 
 func (r *Filter) findCluster(t *stream.Turn) bool {
-	name := r.entry.ClusterName()
+	name := r.entry.Cluster(r.request)
 	r.info.Cluster = name
 	r.cluster = nil
 	if name != "" {
@@ -160,12 +170,28 @@ func (r *Filter) findCluster(t *stream.Turn) bool {
 	if r.cluster == nil {
 		r.cfg.stats.NoCluster.Inc()
 		reply := noCluster
-		reply.Status = r.entry.ClusterNotFoundCode()
+		reply.Status = r.entry.Action.ClusterNotFoundStatus
 		r.s.Reply(t, &reply)
 		return false
 	}
-	r.info.Upstream.Cluster = r.cluster.ObservabilityName()
-	r.info.ClusterMetadata = r.cluster.Metadata()
+	conf := r.cluster.Config()
+	r.settings = conf.Settings
+	r.info.Upstream.Cluster = conf.ObservabilityName()
+	r.info.ClusterMetadata = conf.Metadata
+	return true
+}
+
+// dropped answers a request that the cluster's drop_overloads sends away.
+func (r *Filter) dropped(t *stream.Turn) bool {
+	f := r.cluster.DropOverload()
+	if f == nil {
+		return false
+	}
+	r.done = true
+	r.s.Reply(t, &filter.Reply{
+		Status: f.Status, Body: f.Body, Details: f.Details, Flag: f.Flag, GRPCStatus: -1, Fault: f,
+		Headers: func(h *header.Map) { h.SetStatic(header.XEnvoyOverloaded, "true") },
+	})
 	return true
 }
 
@@ -173,16 +199,16 @@ func (r *Filter) findCluster(t *stream.Turn) bool {
 func (r *Filter) prepare(t *stream.Turn) {
 	r.timeouts.read(r)
 	r.retry.read(r)
-	r.entry.FinalizeRequest(r.request, r.info)
+	r.entry.FinalizeRequest(r.request, r.info, !r.cfg.suppressHeaders)
 	r.timeouts.announce(r)
-	r.bodyLimit = r.entry.BufferLimit(int(r.cluster.BufferLimit()))
+	r.bodyLimit = int(min(r.entry.BufferLimit, uint64(r.settings.BufferLimit)))
 	r.keepBody = r.retry.enabled()
 	if r.timeouts.route > 0 {
 		if r.ended {
 			r.s.Arm(t, deadlineRoute, r.timeouts.route)
 		}
 	}
-	if d := r.timeouts.maxDuration; d > 0 {
+	if d := r.settings.HTTP.MaxStreamDuration; d > 0 {
 		r.s.Arm(t, deadlineMaxDuration, d)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"sidecar/api/filter"
 	"sidecar/api/header"
 	"sidecar/api/stream"
+	"sidecar/cluster"
+	"sidecar/cluster/load"
 )
 
 // start begins an attempt: a host is chosen and a stream on it taken or waited for.
@@ -15,10 +17,15 @@ func (r *Filter) start(t *stream.Turn) {
 	r.gotHead, r.headSent, r.sentEnd = false, false, false
 	r.countAttempt()
 	r.retry.context(&r.ctx)
-	r.ctx.Request = r.request
-	r.ctx.Info = r.info
-	r.ctx.Priority = r.entry.Priority()
-	enc, fault := r.cluster.NewStream(t, &r.ctx, &r.attempt, r.s.Target(r), r.seq)
+	r.ctx.Seq, r.ctx.Headers, r.ctx.Local = r.seq, r.request, r.info.Conn.Local
+	r.ctx.Hint = uint32(r.info.Conn.ID)
+	r.ctx.Priority = load.Default
+	if r.entry.Action.HighPriority {
+		r.ctx.Priority = load.High
+	}
+	target := r.s.Target(r)
+	target.Seq = r.seq
+	enc, fault := r.cluster.NewStream(t, &r.ctx, target, &r.attempt)
 	r.noteHost()
 	switch {
 	case fault != nil:
@@ -30,7 +37,7 @@ func (r *Filter) start(t *stream.Turn) {
 
 // countAttempt tells the upstream which attempt this is, if the virtual host wants that.
 func (r *Filter) countAttempt() {
-	if r.entry.IncludeAttemptCount() {
+	if r.entry.VirtualHost.IncludeAttemptCount {
 		r.request.SetID(header.XEnvoyAttemptCount, strconv.Itoa(r.info.Attempts))
 	}
 }
@@ -52,7 +59,11 @@ func (r *Filter) ready(t *stream.Turn, enc stream.Encoder) {
 	if r.timeouts.perTryIdle > 0 {
 		r.s.Arm(t, deadlineTryIdle, r.timeouts.perTryIdle)
 	}
-	r.entry.RewriteHost(r.request, r.attempt.Hostname())
+	if r.entry.Action.AutoHostRewrite {
+		if name := r.hostname(); name != "" {
+			r.entry.RewriteHost(r.request, name, !r.cfg.suppressHeaders)
+		}
+	}
 	if r.respPaused {
 		enc.Pause(t, true)
 	}
@@ -82,7 +93,7 @@ func (r *Filter) ready(t *stream.Turn, enc stream.Encoder) {
 
 // Receive handles the events of the pool and of the upstream stream. A stale attempt's are dropped.
 func (r *Filter) Receive(t *stream.Turn, e *stream.Event) {
-	if r.done || (e.Seq != 0 && e.Seq != r.seq) {
+	if r.done || e.Seq != r.seq {
 		return
 	}
 	switch e.Kind {
@@ -137,18 +148,17 @@ func (r *Filter) onHeaders(t *stream.Turn, h *header.Map, end bool) {
 		})
 		return
 	}
-	r.attempt.Result(status)
 	if r.retryResponse(t, status, h, end) {
 		return
 	}
 	r.gotHead = true
 	r.s.Arm(t, deadlineTry, 0)
-	r.charge(t, status, h)
+	r.charge(status, h)
 	if !r.cfg.suppressHeaders {
 		ms := now.Sub(r.sent).Milliseconds()
 		var b [20]byte
 		h.SetBytes(header.XEnvoyUpstreamServiceTime, strconv.AppendInt(b[:0], ms, 10))
-		if r.entry.AttemptCountInResponse() {
+		if r.entry.VirtualHost.IncludeAttemptCountInResponse {
 			h.SetID(header.XEnvoyAttemptCount, strconv.Itoa(r.info.Attempts))
 		}
 	}
@@ -181,7 +191,9 @@ func (r *Filter) onTrailers(t *stream.Turn, h *header.Map) {
 // responseEnd notes the end of the response. The stream lets go of the upstream as it is destroyed,
 // since maps of the upstream stream are in use until then.
 func (r *Filter) responseEnd(t *stream.Turn) {
-	r.info.LastRxUpstream = r.info.Since(t.Now())
+	now := t.Now()
+	r.info.LastRxUpstream = r.info.Since(now)
+	r.cluster.ChargeTime(r.response, now.Sub(r.sent))
 	r.done = true
 	for _, d := range []uint8{deadlineRoute, deadlineTry, deadlineTryIdle, deadlineMaxDuration} {
 		r.s.Arm(t, d, 0)
@@ -189,10 +201,13 @@ func (r *Filter) responseEnd(t *stream.Turn) {
 }
 
 // charge counts a response that goes downstream.
-func (r *Filter) charge(t *stream.Turn, status int, h *header.Map) {
-	r.cluster.ChargeResponse(status, r.info.Internal, h.Value(header.XEnvoyUpstreamCanary) == "true",
-		t.Now().Sub(r.sent))
-	r.entry.ChargeResponse(status, t.Now().Sub(r.sent))
+func (r *Filter) charge(status int, h *header.Map) {
+	r.response = cluster.Response{
+		Code: status, Internal: r.info.Internal,
+		Canary: h.Value(header.XEnvoyUpstreamCanary) == "true" || r.canary(),
+	}
+	r.cluster.ChargeCode(r.response, r.attempt.Host)
+	r.chargeRoute(status)
 }
 
 // abandon ends the current attempt's use of the upstream, whatever its state.
@@ -205,7 +220,20 @@ func (r *Filter) abandon(t *stream.Turn) {
 		r.enc.Release(t)
 		r.enc = nil
 	}
-	r.attempt.Done(t)
+	r.attempt.Cancel(t)
+}
+
+// hostname is the name of the chosen host, for auto_host_rewrite.
+func (r *Filter) hostname() string {
+	if h := r.attempt.Host; h != nil {
+		return h.Hostname()
+	}
+	return ""
+}
+
+func (r *Filter) canary() bool {
+	h := r.attempt.Host
+	return h != nil && h.Attr().Canary
 }
 
 var _ filter.TerminalFactory = (*Config)(nil)

@@ -10,6 +10,7 @@ import (
 	"sidecar/api/filter"
 	"sidecar/api/stream"
 	"sidecar/cluster"
+	"sidecar/cluster/pool"
 	"sidecar/internal/task"
 	"sidecar/internal/wire"
 )
@@ -26,7 +27,7 @@ type session struct {
 
 	// Owned by the goroutine of Serve.
 	info  stream.Info
-	up    *cluster.TCP
+	up    *pool.TCP
 	ready chan stream.Event
 
 	mon       stream.Monitor
@@ -55,7 +56,7 @@ func (c *Config) Serve(t *stream.Turn, down *wire.Conn, info *stream.ConnInfo, d
 	s.info.Reset(info.Start, info)
 	s.info.Remote, s.info.RemotePort = info.Remote.IP.Addr(), info.Remote.IP.Port()
 	c.stats.CxTotal.Inc()
-	if s.connect(t) {
+	if s.connect() {
 		s.run(t)
 	}
 	s.finish(t)
@@ -70,7 +71,7 @@ func (s *session) Receive(_ *stream.Turn, e *stream.Event) {
 }
 
 // connect tries clusters and hosts until one is reached or the attempts are used up.
-func (s *session) connect(t *stream.Turn) bool {
+func (s *session) connect() bool {
 	c := s.cfg
 	for try := 1; ; try++ {
 		name := c.pick()
@@ -81,9 +82,9 @@ func (s *session) connect(t *stream.Turn) bool {
 			s.info.Flags |= stream.NoClusterFound
 			return false
 		}
-		s.info.Upstream.Cluster = cl.ObservabilityName()
-		s.info.ClusterMetadata = cl.Metadata()
-		f := s.attempt(t, cl, uint32(try))
+		s.info.Upstream.Cluster = cl.Config().ObservabilityName()
+		s.info.ClusterMetadata = cl.Config().Metadata
+		f := s.attempt(cl, uint32(try))
 		if f == nil {
 			return true
 		}
@@ -94,26 +95,24 @@ func (s *session) connect(t *stream.Turn) bool {
 		}
 		if try >= c.maxAttempts {
 			s.info.Flags |= stream.UpstreamRetryLimitExceeded
-			cl.CountConnectAttemptsExceeded()
+			cl.Traffic().CxAttemptsExceeded.Inc()
 			return false
 		}
 		s.info.Flags &^= f.Flag
 	}
 }
 
-func (s *session) attempt(t *stream.Turn, cl *cluster.Cluster, seq uint32) *stream.Fault {
+func (s *session) attempt(cl *cluster.Cluster, seq uint32) *stream.Fault {
 	s.info.Attempts++
 	var a cluster.Attempt
-	ctx := cluster.Context{Info: &s.info}
-	f := cl.Connect(t, &ctx, &a, stream.Target{M: &s.mon, To: s, Gen: s.mon.Gen()}, seq)
+	ctx := cluster.Context{Seq: seq, Local: s.info.Conn.Local, Hint: uint32(s.info.Conn.ID)}
+	f := cl.Connect(&ctx, stream.Target{M: &s.mon, To: s, Gen: s.mon.Gen()}, &a)
 	a.Describe(&s.info.Upstream)
 	if f != nil {
 		return f
 	}
 	e := <-s.ready
 	if e.Kind == stream.EventFailed {
-		a.Fail(e.Fault)
-		a.Done(t)
 		return e.Fault
 	}
 	up := a.OpenTCP()
