@@ -1,0 +1,3 @@
+module go_headers
+
+go 1.24

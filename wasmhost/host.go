@@ -1,0 +1,232 @@
+package wasmhost
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"sidecar/api/header"
+	"sidecar/api/stats"
+	"sidecar/api/stream"
+	"sidecar/wasmhost/abi"
+	"sidecar/wasmhost/internal/engine"
+	"sidecar/wasmhost/wasi"
+)
+
+// Options of a Host.
+type Options struct {
+	Log   *slog.Logger
+	Stats *stats.Store
+	// Calls makes plugins' call-outs; nil refuses them all, as to unknown clusters.
+	Calls Caller
+	// Concurrency is the most VMs that one plugin has. 0 is GOMAXPROCS.
+	Concurrency int
+	// Limits of plugins that set none of their own; the zero value is DefaultLimits.
+	Limits Limits
+	// QueueLimit is how many streams and jobs may wait for one VM. 0 is 4096.
+	QueueLimit int
+	// SharedBytes bounds the shared data and queues of one VM id. 0 is 64 MiB.
+	SharedBytes int
+}
+
+// Caller makes requests for plugins: what the proxy's upstream half has to offer.
+type Caller interface {
+	// HasCluster tells whether a cluster of that name exists.
+	HasCluster(name string) bool
+	// CallHTTP starts a request and returns how to cancel it. done is called once, with no stream
+	// entered and not before CallHTTP has returned, unless it was cancelled first. An error means that
+	// the request was not started: ErrNoCluster, or that it was refused or answered on the spot.
+	CallHTTP(t *stream.Turn, r *CallRequest, done func(*stream.Turn, CallResult)) (cancel func(*stream.Turn), err error)
+}
+
+// CallRequest is a request that a plugin makes. The Caller owns it.
+type CallRequest struct {
+	Cluster  string
+	Headers  *header.Map // :method, :path and :authority are there
+	Body     []byte
+	Trailers *header.Map // nil for none
+	Timeout  time.Duration
+	// Parent is the record of the stream that the call is made for: its trace is gone on with. Nil for
+	// the root context's calls; used before CallHTTP returns only.
+	Parent *stream.Info
+}
+
+// CallResult is the answer. It belongs to the plugin. A nil Headers says that the stream was reset;
+// a timeout and a missing host are 504 and 503 answers, as Envoy's client makes them up.
+type CallResult struct {
+	Headers, Trailers *header.Map
+	Body              []byte
+}
+
+// Host runs the plugins of a process. Safe for concurrent use.
+type Host struct {
+	// Set by NewHost, never changed.
+	opts   Options
+	engine *engine.Engine
+	gate   *gate
+	shared *abi.Shared
+	starts chan struct{} // a place for each guest that starts off the request path
+	done   sync.WaitGroup
+
+	mu      sync.Mutex // guards below
+	modules map[[sha256.Size]byte]*moduleEntry
+	live    map[*VM]struct{} // for the gauges of memory
+	closed  bool
+}
+
+// moduleEntry is compiled code that plugins share. ready is closed when module or err is set.
+type moduleEntry struct {
+	ready  chan struct{}
+	module *engine.Module
+	err    error
+	refs   int
+}
+
+// NewHost makes a host. Close it after its plugins.
+func NewHost(o Options) (*Host, error) {
+	if o.Concurrency <= 0 {
+		o.Concurrency = runtime.GOMAXPROCS(0)
+	}
+	if o.Limits == (Limits{}) {
+		o.Limits = DefaultLimits()
+	}
+	if o.QueueLimit <= 0 {
+		o.QueueLimit = 4096
+	}
+	if o.SharedBytes <= 0 {
+		o.SharedBytes = 64 << 20
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Stats == nil {
+		o.Stats = stats.New()
+	}
+	e, err := engine.New(engine.Options{})
+	if err != nil {
+		return nil, err
+	}
+	places := max(2, 2*runtime.GOMAXPROCS(0))
+	return &Host{
+		opts: o, engine: e, gate: newGate(places), shared: abi.NewShared(o.SharedBytes),
+		starts:  make(chan struct{}, max(1, places/2)),
+		modules: map[[sha256.Size]byte]*moduleEntry{}, live: map[*VM]struct{}{},
+	}, nil
+}
+
+// Limits are the process's defaults, for Compile.
+func (h *Host) Limits() Limits { return h.opts.Limits }
+
+// Close waits until every plugin that was closed has ended, and frees the engine.
+func (h *Host) Close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.done.Wait()
+	h.engine.Close()
+}
+
+// MemoryBytes is the size of all VMs' memories, as of their last callback.
+func (h *Host) MemoryBytes() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var n int64
+	for v := range h.live {
+		n += v.memory.Load()
+	}
+	return n
+}
+
+// VMs is the number of VMs that exist.
+func (h *Host) VMs() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.live)
+}
+
+// Start makes a running plugin: compile, link, instantiate, start, configure. It blocks for as long as
+// that takes, at most the limits' start deadline for each call; ctx is looked at in between. The
+// caller closes the Plugin.
+func (h *Host) Start(ctx context.Context, c *Config) (*Plugin, error) {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil, fmt.Errorf("%s: the host is closed", c)
+	}
+	h.done.Add(1)
+	h.mu.Unlock()
+	p, err := h.start(ctx, c)
+	if err != nil {
+		h.done.Done()
+		return nil, fmt.Errorf("Unable to create Wasm plugin %s: %w", c.Name, err) //nolint:staticcheck // Envoy's text
+	}
+	return p, nil
+}
+
+func (h *Host) start(ctx context.Context, c *Config) (*Plugin, error) {
+	entry, err := h.compile(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	functions := wasi.Functions(func(name string) bool { return c.capabilities == nil || c.capabilities[name] })
+	module, err := abi.Link(entry.module, c.capabilities, functions...)
+	if err != nil {
+		h.release(c.digest)
+		return nil, err
+	}
+	p := newPlugin(h, c, module)
+	h.shared.Use(c.VMID)
+	v, err := p.startVM(ctx)
+	if err != nil {
+		p.free()
+		return nil, err
+	}
+	p.vms = append(p.vms, v)
+	return p, nil
+}
+
+// compile finds or makes the compiled code; whoever asks for code that is being compiled waits.
+func (h *Host) compile(ctx context.Context, c *Config) (*moduleEntry, error) {
+	h.mu.Lock()
+	entry := h.modules[c.digest]
+	if entry == nil {
+		entry = &moduleEntry{ready: make(chan struct{})}
+		h.modules[c.digest] = entry
+		entry.refs++
+		h.mu.Unlock()
+		entry.module, entry.err = h.engine.Compile(c.code)
+		close(entry.ready)
+	} else {
+		entry.refs++
+		h.mu.Unlock()
+	}
+	select {
+	case <-entry.ready:
+	case <-ctx.Done():
+		h.release(c.digest)
+		return nil, ctx.Err()
+	}
+	if entry.err != nil {
+		err := entry.err
+		h.release(c.digest)
+		return nil, err
+	}
+	return entry, nil
+}
+
+func (h *Host) release(digest [sha256.Size]byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	entry := h.modules[digest]
+	if entry.refs--; entry.refs > 0 {
+		return
+	}
+	delete(h.modules, digest)
+	if entry.module != nil {
+		entry.module.Close()
+	}
+}

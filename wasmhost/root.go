@@ -1,0 +1,250 @@
+package wasmhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"sidecar/api/header"
+	"sidecar/api/stats"
+	"sidecar/api/stream"
+	"sidecar/internal/task"
+	"sidecar/wasmhost/abi"
+	"sidecar/wasmhost/internal/engine"
+)
+
+// root is the plugin's root context: no maps, no bodies, and nothing to reply to.
+type root struct{ vm *VM }
+
+func (*root) Headers(abi.MapType) (*header.Map, abi.Status) { return nil, abi.OK }
+func (*root) MutableHeaders(abi.MapType) *header.Map        { return nil }
+func (*root) HeadersChanged(abi.MapType)                    {}
+func (*root) Buffer(abi.BufferType) (abi.Body, abi.Status)  { return abi.Body{}, abi.OK }
+func (*root) SetProperty(string, []byte) abi.Status         { return abi.NotFound }
+func (*root) Continue(abi.StreamType) abi.Status            { return abi.OK }
+func (*root) Close(abi.StreamType) abi.Status               { return abi.OK }
+func (*root) ClearRouteCache()                              {}
+func (r *root) SendLocalResponse(abi.LocalResponse) {
+	r.vm.warn("a local response of the root context has no stream")
+}
+func (r *root) AppendProperty(b []byte, p string) ([]byte, abi.Status) {
+	return r.vm.plugin.AppendProperty(b, p)
+}
+
+// AppendProperty answers the properties of the plugin itself, for any context.
+func (p *Plugin) AppendProperty(b []byte, path string) ([]byte, abi.Status) {
+	switch path {
+	case "plugin_name":
+		return append(b, p.config.Name...), abi.OK
+	case "plugin_root_id":
+		return append(b, p.config.RootID...), abi.OK
+	case "plugin_vm_id":
+		return append(b, p.config.VMID...), abi.OK
+	}
+	return b, abi.NotFound
+}
+
+// Levels of slog for those of plugins that it lacks.
+const (
+	levelTrace    = slog.LevelDebug - 4
+	levelCritical = slog.LevelError + 4
+)
+
+//nolint:gochecknoglobals // immutable table
+var levels = [...]slog.Level{
+	levelTrace, slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError, levelCritical,
+}
+
+// Log writes a plugin's line as Envoy does: "wasm log NAME ROOT_ID VM_ID: message".
+func (v *VM) Log(level abi.LogLevel, message string) {
+	c := v.plugin.config
+	var b strings.Builder
+	b.WriteString("wasm log")
+	for _, s := range []string{c.Name, c.RootID, c.VMID} {
+		if s != "" {
+			b.WriteByte(' ')
+			b.WriteString(s)
+		}
+	}
+	b.WriteString(": ")
+	b.WriteString(message)
+	v.plugin.host.opts.Log.Log(context.Background(), levels[level], b.String())
+}
+
+// LogLevel is the least level that the logger takes.
+func (v *VM) LogLevel() abi.LogLevel {
+	for i, l := range levels {
+		if v.plugin.host.opts.Log.Enabled(context.Background(), l) {
+			return abi.LogLevel(i)
+		}
+	}
+	return abi.LogCritical
+}
+
+func (v *VM) warn(message string) { v.Log(abi.LogWarn, message) }
+
+// SetTick sets the period of on_tick.
+func (v *VM) SetTick(period time.Duration) { v.tick, v.newTick = period, true }
+
+// Done ends the wait of a root whose on_done said false.
+func (v *VM) Done() bool {
+	if !v.ending {
+		return false
+	}
+	v.Defer(func(t *stream.Turn) { v.end(t) })
+	return true
+}
+
+// Environ, Shared, VMID and Stats are the plugin's surroundings.
+func (v *VM) Environ() []string   { return v.plugin.config.environ }
+func (v *VM) Shared() *abi.Shared { return v.plugin.host.shared }
+func (v *VM) VMID() string        { return v.plugin.config.VMID }
+func (v *VM) Stats() *stats.Scope { return v.plugin.custom }
+
+// QueueReady tells the guest of data in a queue, on another goroutine: the caller is inside some VM.
+func (v *VM) QueueReady(token uint32) {
+	task.Go("wasm queue", func() {
+		stream.Do(func(t *stream.Turn) {
+			v.Do(t, "on_queue_ready", func() error { return v.abi.QueueReady(&v.root, rootContext, token) })
+		})
+	}, nil)
+}
+
+// ErrNoCluster is what a Caller says of a cluster that doesn't exist.
+var ErrNoCluster = errors.New("unknown cluster")
+
+// callout is a request that is on its way.
+type callout struct {
+	stream *Stream // that made it; nil for the root
+	cancel func(*stream.Turn)
+}
+
+// abandon cancels on a goroutine of its own, as the canceller may be inside anything.
+func (c *callout) abandon() {
+	if c.cancel != nil {
+		task.Go("wasm call-out end", func() { stream.Do(c.cancel) }, nil)
+	}
+}
+
+// outcome is what proxy_get_status tells.
+type outcome struct {
+	code    uint32
+	message string
+}
+
+// Outcome is that of the last call-out.
+func (v *VM) Outcome() (code uint32, message string) { return v.outcome.code, v.outcome.message }
+
+// HasCluster tells whether a call-out to the cluster could be made.
+func (v *VM) HasCluster(name string) bool {
+	calls := v.plugin.host.opts.Calls
+	return calls != nil && calls.HasCluster(name)
+}
+
+// maxCalls bounds the call-outs of one VM that are on their way; Envoy has no bound.
+const maxCalls = 65536
+
+// HTTPCall starts a call-out. The VM's owner is inside the guest.
+func (v *VM) HTTPCall(c abi.HTTPCall) (uint32, abi.Status) {
+	if !v.HasCluster(c.Cluster) {
+		return 0, abi.BadArgument
+	}
+	if v.turn == nil { // In the wasm start section.
+		return 0, abi.InternalFailure
+	}
+	r := &CallRequest{Cluster: c.Cluster, Headers: mapOf(c.Headers), Body: c.Body, Timeout: c.Timeout}
+	if len(c.Body) > 0 {
+		r.Headers.Set("content-length", strconv.Itoa(len(c.Body)))
+	}
+	if len(c.Trailers) > 0 {
+		r.Trailers = mapOf(c.Trailers)
+	}
+	out := &callout{}
+	if o, ok := c.From.(Owner); ok {
+		out.stream, r.Parent = o.Stream(), o.Info()
+	}
+	v.mu.Lock()
+	if len(v.calls) >= maxCalls {
+		v.mu.Unlock()
+		return 0, abi.InternalFailure
+	}
+	v.token += 4 // The low bits tell kinds of call-outs apart; 0 is HTTP.
+	token := v.token
+	v.calls[token] = out
+	v.mu.Unlock()
+	cancel, err := v.plugin.host.opts.Calls.CallHTTP(v.turn, r, func(t *stream.Turn, res CallResult) {
+		v.answered(t, token, res)
+	})
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err != nil {
+		delete(v.calls, token)
+		if errors.Is(err, ErrNoCluster) {
+			return 0, abi.BadArgument
+		}
+		return 0, abi.InternalFailure
+	}
+	out.cancel = cancel
+	return token, abi.OK
+}
+
+func mapOf(pairs [][2]string) *header.Map {
+	m := new(header.Map)
+	for _, p := range pairs {
+		m.Add(p[0], p[1])
+	}
+	return m
+}
+
+// answered brings an answer to the stream that asked, or to the root when there is none.
+func (v *VM) answered(t *stream.Turn, token uint32, r CallResult) {
+	v.mu.Lock()
+	c, ok := v.calls[token]
+	delete(v.calls, token)
+	v.mu.Unlock()
+	if !ok {
+		return // The VM has failed.
+	}
+	a := answer{token, r}
+	if c.stream == nil || !c.stream.deliver(t, a) {
+		v.answerRoot(t, a)
+	}
+}
+
+func (v *VM) answerRoot(t *stream.Turn, a answer) {
+	v.Do(t, "on_http_call_response", func() error { return v.answer(&v.root, a) })
+}
+
+// answer runs the callback in a context.
+func (v *VM) answer(c abi.Context, a answer) error {
+	r := abi.NewCallResponse(a.result.Headers, a.result.Trailers, a.result.Body)
+	v.outcome = outcome{}
+	if a.result.Headers == nil {
+		v.outcome = outcome{uint32(abi.BrokenConnection), "reset"}
+	}
+	err := v.abi.HTTPCallResponse(c, rootContext, a.token, r)
+	v.outcome = outcome{}
+	return err
+}
+
+type answer struct {
+	token  uint32
+	result CallResult
+}
+
+// trace is the guest's stack at a trap, for the log.
+func trace(err error) string {
+	var trap *engine.Trap
+	if !errors.As(err, &trap) {
+		return ""
+	}
+	var p *engine.PanicError
+	if errors.As(err, &p) {
+		return fmt.Sprintf("%s\n%s", trap.Message, p.Stack)
+	}
+	return trap.Message
+}
