@@ -31,9 +31,9 @@ func unordered(name protoreflect.FullName) bool {
 	return false
 }
 
-// Digest hashes what a message means: fields by number, maps by sorted key, and nested Anys of known
-// types by their content. Two messages with equal digests may replace one another without effect.
-// It also returns a description of the first unknown field, empty if there is none.
+// Digest hashes what a message means: fields by number, maps by sorted key, and nested Anys of
+// known types by their content. Two messages with equal digests may replace one another without
+// effect. It also returns a description of the first unknown field, empty if there is none.
 func Digest(m proto.Message) (d source.Digest, unknown string) {
 	w := digester{hash: sha256.New()}
 	w.message(m.ProtoReflect(), 0)

@@ -244,7 +244,8 @@ func (f *feed) resolve(e *entry, it *item) (*source.Resource, proto.Message, err
 	return r, m, nil
 }
 
-// give hands r to a subscription unless that has accepted it already. m is decoded when first needed.
+// give hands r to a subscription unless that has accepted it already. m is decoded when first
+// needed.
 func (f *feed) give(b *batch, e *entry, s *subscription, r *source.Resource, m *proto.Message) {
 	b.reply.touch(s, false)
 	g := e.givenTo(s)

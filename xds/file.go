@@ -101,9 +101,18 @@ func (f *fileFeed) failed(err error) {
 	f.each(func(s *subscription) { s.unavailable(fmt.Errorf("%s: %w", f.path, err)) })
 }
 
-// decodeFile parses a DiscoveryResponse: protobuf (.pb), its text form (.pb_text), else YAML, of which
-// JSON is a part. Resources are parsed one by one, so that a bad one doesn't take the others along.
+var errEmptyFile = errors.New("empty")
+
+// decodeFile parses a DiscoveryResponse: protobuf (.pb), its text form (.pb_text), else YAML, of
+// which JSON is a part.
+//
+// DIVERGES(xds-file-partial): resources of YAML and JSON are parsed one by one, so that a bad one
+// doesn't take the others along; in Envoy a type that it doesn't know makes the whole file useless.
 func (k *kind) decodeFile(path string, data []byte, strict bool) (*response, error) {
+	if len(data) == 0 {
+		// Somebody is about to write it. Read as a message it would remove everything.
+		return nil, errEmptyFile
+	}
 	switch filepath.Ext(path) {
 	case ".pb":
 		var m discoveryv3.DiscoveryResponse
@@ -147,6 +156,9 @@ func (k *kind) decodeYAML(data []byte, strict bool) (*response, error) {
 	var top map[string]json.RawMessage
 	if err := json.Unmarshal(js, &top); err != nil {
 		return nil, err
+	}
+	if top == nil { // comments only, or null
+		return nil, errEmptyFile
 	}
 	resources := top["resources"]
 	delete(top, "resources")

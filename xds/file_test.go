@@ -84,10 +84,14 @@ func TestFileReplaced(t *testing.T) {
 	}
 
 	// A file that can't be parsed leaves everything as it is.
-	replace(t, r.path, "resources: [")
-	replace(t, r.path, "resources: [")
-	waitFor(t, r.ctx, func() bool { return r.st.UpdateFailure.Value() > 0 })
+	for i, content := range []string{"resources: [", "", "# nothing", "null"} {
+		replace(t, r.path, content)
+		waitFor(t, r.ctx, func() bool { return r.st.UpdateFailure.Value() == uint64(i)+1 })
+	}
 	r.w.quiet(t)
+	if n := r.st.UpdateAttempt.Value(); n != 6 {
+		t.Fatalf("update_attempt %d after two good files and four bad, want 6", n)
+	}
 
 	// Written in place.
 	write(t, r.path, listenersYAML("v3", "a=bad", "c=2"))

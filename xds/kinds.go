@@ -25,7 +25,8 @@ type kind struct {
 
 const otherRank = 100
 
-// kindOf returns what is known of a type URL. Any type can be subscribed to over ADS and from files.
+// kindOf returns what is known of a type URL. Any type can be subscribed to over ADS and from
+// files.
 func kindOf(url string) kind {
 	k := kind{url: url, rank: otherRank, singular: "resource"}
 	switch url {

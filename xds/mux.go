@@ -75,8 +75,8 @@ type muxEvents mux
 // Opened implements transport.Handler.
 func (e *muxEvents) Opened(gen uint64) { e.c.post(func() { (*mux)(e).opened(gen) }) }
 
-// Received implements transport.Handler. It waits until the response has been applied: what a server
-// sends faster than it can be taken in stays in the socket.
+// Received implements transport.Handler. It waits until the response has been applied: what a
+// server sends faster than it can be taken in stays in the socket.
 func (e *muxEvents) Received(gen uint64, msg proto.Message) {
 	done := make(chan struct{})
 	e.c.post(func() {
@@ -170,8 +170,8 @@ func (m *mux) joined(st *source.ControlPlaneStats) {
 	}
 }
 
-// find returns the feed of a type. Types that nobody here asked for are for somebody else on the way
-// (an agent's name tables and health checks) and are left alone.
+// find returns the feed of a type. Types that nobody here asked for are for somebody else on the
+// way (an agent's name tables and health checks) and are left alone.
 func (m *mux) find(url string) *muxFeed {
 	for _, f := range m.feeds {
 		if f.kind.url == url {

@@ -6,9 +6,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Node completes the bootstrap's node with what the binary says of itself: management servers choose
-// what to send by it, so it says what Envoy 1.40 says. extensions lists the extensions that are
-// built in.
+// Node completes the bootstrap's node with what the binary says of itself: management servers
+// choose what to send by it, so it says what Envoy 1.40 says. extensions lists the extensions that
+// are built in.
 func Node(bootstrap *corev3.Node, extensions []*corev3.Extension) *corev3.Node {
 	n := &corev3.Node{}
 	if bootstrap != nil {

@@ -429,3 +429,86 @@ func TestRateLimit(t *testing.T) {
 		}
 	})
 }
+
+// TestNoNamesAfterBreak: a type that nobody wants any more is not asked for on a new stream; an empty
+// list there would mean everything.
+func TestNoNamesAfterBreak(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	s := newScripted(t, false)
+	w := newWatcher()
+	sub := s.client.Subscribe(source.Spec{
+		TypeURL: source.RouteType, Names: []string{"r"}, Source: source.ADS(), Watcher: w,
+	})
+	lds := s.subscribe(source.ListenerType)
+	s.push(source.RouteType, "1", route("r", "1"))
+	w.want(ctx, t, "r=1")
+	s.answer("n1")
+	sub.Close()
+	for r := range s.requests {
+		if r.GetTypeUrl() == source.RouteType && len(r.GetResourceNames()) == 0 {
+			break // given up on the old stream
+		}
+	}
+	s.out <- nil // ends the stream
+	for r := range s.requests {
+		if r.GetTypeUrl() == source.RouteType {
+			t.Fatalf("asked for routes: %v", r)
+		}
+		if r.GetTypeUrl() == source.ListenerType && r.GetResponseNonce() == "" {
+			break
+		}
+	}
+	s.push(source.ListenerType, "2", listener("a", "1"))
+	lds.want(ctx, t, "a=1")
+	if r := s.answer("n2"); r.GetTypeUrl() != source.ListenerType {
+		t.Fatalf("got %v", r)
+	}
+}
+
+// TestBreakWhileWarming: what is accepted after the stream has broken counts, but is not announced
+// with a nonce that the new stream never gave.
+func TestBreakWhileWarming(t *testing.T) {
+	t.Parallel()
+	bothProtocols(t, func(t *testing.T, delta bool) {
+		ctx := testContext(t)
+		s := newScripted(t, delta)
+		w := s.subscribe(source.ListenerType)
+		a := anyOf(t, listener("a", "slow"))
+		send := func(nonce string) {
+			if !delta {
+				s.push(source.ListenerType, nonce[1:], a)
+				return
+			}
+			s.out <- &discoveryv3.DeltaDiscoveryResponse{
+				TypeUrl: source.ListenerType, Nonce: nonce,
+				Resources: []*discoveryv3.Resource{{Name: "a", Version: "1", Resource: a}},
+			}
+		}
+		send("n1")
+		w.want(ctx, t, "a=slow")
+		s.out <- nil
+		nonces := make(chan string, 100)
+		next := func() string {
+			if delta {
+				return (<-s.deltas).GetResponseNonce()
+			}
+			return (<-s.requests).GetResponseNonce()
+		}
+		for range 2 { // the first request of each stream
+			nonces <- next()
+		}
+		w.release("slow", nil)
+		send("n2")
+		for got := ""; got != "n2"; {
+			got = next()
+			nonces <- got
+		}
+		close(nonces)
+		for n := range nonces {
+			if n == "n1" {
+				t.Fatal("a nonce of the old stream was sent on the new one")
+			}
+		}
+	})
+}

@@ -23,8 +23,8 @@ func (s *sotwState) opened() {
 	s.nonce, s.asked, s.dirty, s.nack = "", false, true, nil
 }
 
-// replied prepares the answer to a response; gen is the stream that is open. What was accepted counts
-// even when the stream that it came from is gone.
+// replied prepares the answer to a response; gen is the stream that is open. What was accepted
+// counts even when the stream that it came from is gone.
 func (s *sotwState) replied(r *reply, gen uint64) {
 	bad := nack(r.text())
 	if bad == nil {

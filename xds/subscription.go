@@ -52,8 +52,8 @@ func (s *subscription) start() {
 	if s.gone.Load() {
 		return
 	}
-	if st := s.spec.Stats; st != nil {
-		st.UpdateAttempt.Inc()
+	if st := s.spec.Stats; st != nil && (s.spec.Source == nil || s.spec.Source.Kind != source.KindFile) {
+		st.UpdateAttempt.Inc() // Envoy counts a file when it is read only
 	}
 	f, err := s.c.feedFor(&s.spec)
 	if err != nil {
