@@ -9,8 +9,9 @@ import (
 )
 
 // decoder fills a message from a tree by the rules of the protobuf JSON mapping, with what Envoy's
-// parser takes beyond them (it runs in "legacy" mode): enum names in any case, "true" and "false" for
-// booleans, a single value or a null for a list or an element of one. It goes on after an error.
+// parser takes beyond them (it runs in "legacy" mode): enum names in any case, "true" and "false"
+// for booleans, a single value or a null for a list or an element of one. It goes on after an
+// error.
 type decoder struct {
 	unknown Unknown
 	file    string
@@ -161,8 +162,8 @@ func (d *decoder) mapKey(p *Path, e *entry, fd protoreflect.FieldDescriptor) (pr
 	return v.MapKey(), true
 }
 
-// packedAny fills an Any from an object with "@type". A type that isn't linked is an error, but its URL is
-// kept, so that a compiler that goes on can tell what was meant.
+// packedAny fills an Any from an object with "@type". A type that isn't linked is an error, but its
+// URL is kept, so that a compiler that goes on can tell what was meant.
 func (d *decoder) packedAny(p *Path, n *node, m protoreflect.Message, depth int) {
 	if n.kind != kindObject {
 		d.fail(p, n.line, "must be an object with @type, not %s", n.kind)

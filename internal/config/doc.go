@@ -1,7 +1,7 @@
 // Package config turns what users and management servers write (YAML, JSON, protobuf text and
-// binary) into protobuf messages, strictly, and gives every Compile function the same few tools: field
-// paths, a collector of errors, the accounting of fields, and readers for the values that occur
-// everywhere (wrappers, durations, percentages, data sources).
+// binary) into protobuf messages, strictly, and gives every Compile function the same few tools:
+// field paths, a collector of errors, the accounting of fields, and readers for the values that
+// occur everywhere (wrappers, durations, percentages, data sources).
 //
 // # Errors
 //
@@ -11,7 +11,9 @@
 //	func Compile(msg *tcpv3.TcpProxy) (*Config, error) {
 //		var errs config.Errors
 //		tcpProxyFields.Check(nil, msg, &errs)
-//		c := &Config{idle: config.Duration(config.Field("idle_timeout"), msg.IdleTimeout, time.Hour, &errs)}
+//		c := &Config{
+//			idle: config.Duration(config.Field("idle_timeout"), msg.IdleTimeout, time.Hour, &errs),
+//		}
 //		if msg.GetCluster() == "" && msg.GetWeightedClusters() == nil {
 //			errs.Add(config.Field("cluster"), "is required")
 //		}
@@ -41,18 +43,18 @@
 //	}
 //
 // Check reports each field that is set and refused, so that refusing needs no code. A test in the
-// same package calls configtest.Covers with the tables: it fails for a field that no list names, for a
-// name that the message doesn't have, and for a message-typed field that is used and whose own type
-// has no table.
+// same package calls configtest.Covers with the tables: it fails for a field that no list names,
+// for a name that the message doesn't have, and for a message-typed field that is used and whose
+// own type has no table.
 //
 // # Extensions
 //
-// [OpenAs] opens a typed_config into the message that an extension expects, through a TypedStruct if
-// it is one, and runs the message's own constraints. [TypeName] asks for the type inside first.
+// [OpenAs] opens a typed_config into the message that an extension expects, through a TypedStruct
+// if it is one, and runs the message's own constraints. [TypeName] asks for the type inside first.
 //
 // # Limitations
 //
-// Types resolve against the protobuf registry, thus against what the binary links. Unknown fields are
-// looked for where a message enters the process (Load, Parse, [CheckUnknown]), not each time a part of
-// it is opened.
+// Types resolve against the protobuf registry, thus against what the binary links. Unknown fields
+// are looked for where a message enters the process (Load, Parse, [CheckUnknown]), not each time a
+// part of it is opened.
 package config

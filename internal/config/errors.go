@@ -39,8 +39,8 @@ func (e *Error) Error() string {
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Errors collects everything that is wrong with a message. The zero value is ready. It belongs to the
-// goroutine that compiles.
+// Errors collects everything that is wrong with a message. The zero value is ready. It belongs to
+// the goroutine that compiles.
 type Errors struct {
 	list    []error
 	seen    map[string]struct{}
@@ -83,8 +83,8 @@ func (e *Errors) Addf(p *Path, format string, args ...any) {
 	e.add(&Error{Path: p.String(), Err: fmt.Errorf(format, args...)})
 }
 
-// Wrap reports the error of something that was compiled for its own: each error joined in err gets p
-// put in front of its path. A nil err reports nothing.
+// Wrap reports the error of something that was compiled for its own: each error joined in err gets
+// p put in front of its path. A nil err reports nothing.
 func (e *Errors) Wrap(p *Path, err error) {
 	front := p.String()
 	for _, one := range Flatten(err) {
@@ -133,8 +133,8 @@ func (e *Errors) Err() error {
 }
 
 // Flatten takes joined errors apart, in their order. An error that isn't an [*Error] becomes one
-// without a path; one that wraps a single Error with a text of its own stays whole, as only its author
-// knows where the text belongs.
+// without a path; one that wraps a single Error with a text of its own stays whole, as only its
+// author knows where the text belongs.
 func Flatten(err error) []*Error {
 	switch x := err.(type) { //nolint:errorlint // the shape of this very error is what is asked for
 	case nil:

@@ -8,16 +8,16 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Fields says what becomes of each field of message M when it is compiled. The lists hold field names
-// as in the .proto file, divided by blanks. A field belongs into exactly one of them, the members of a
-// oneof each for their own. See the package comment for an example.
+// Fields says what becomes of each field of message M when it is compiled. The lists hold field
+// names as in the .proto file, divided by blanks. A field belongs into exactly one of them, the
+// members of a oneof each for their own. See the package comment for an example.
 //
 // A table is a package-level variable that nobody writes to.
 type Fields[M proto.Message] struct {
 	// Used fields have their effect; so has, one by one, what is inside them.
 	Used string
-	// OffOnly fields switch something on that we lack: accepted while they hold false, 0 or an empty
-	// text (bare or in a wrapper), refused otherwise.
+	// OffOnly fields switch something on that we lack: accepted while they hold false, 0 or an
+	// empty text (bare or in a wrapper), refused otherwise.
 	OffOnly string
 	// Refused fields must not be set.
 	Refused string
@@ -25,8 +25,8 @@ type Fields[M proto.Message] struct {
 	NoOp map[string]string
 }
 
-// Check reports each field that msg has set and that isn't used. A field that no list names is refused:
-// a newer version of the protobuf package must not bring silently ignored fields.
+// Check reports each field that msg has set and that isn't used. A field that no list names is
+// refused: a newer version of the protobuf package must not bring silently ignored fields.
 func (f Fields[M]) Check(p *Path, msg M, errs *Errors) {
 	m := msg.ProtoReflect()
 	if !m.IsValid() {
@@ -98,8 +98,8 @@ func (f Fields[M]) Names() []string {
 // Reasons implements [Table].
 func (f Fields[M]) Reasons() map[string]string { return f.NoOp }
 
-// hasWord finds a word in a list divided by blanks. Splitting the list at each Check would cost more
-// than the check itself, and keeping it split would need a constructor at each table.
+// hasWord finds a word in a list divided by blanks. Splitting the list at each Check would cost
+// more than the check itself, and keeping it split would need a constructor at each table.
 func hasWord(list, word string) bool {
 	for at := 0; ; {
 		i := strings.Index(list[at:], word)

@@ -8,8 +8,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// FuzzJSON holds the decoder against protojson: what both take they read alike, what protojson takes we
-// take (unless we are stricter on purpose), and what we take beyond it we know of.
+// FuzzJSON holds the decoder against protojson: what both take they read alike, what protojson
+// takes we take (unless we are stricter on purpose), and what we take beyond it we know of.
 func FuzzJSON(f *testing.F) {
 	for _, tt := range accepted {
 		if tt.format == JSON {
@@ -44,8 +44,9 @@ func FuzzJSON(f *testing.F) {
 		}
 		theirErr := protojson.UnmarshalOptions{AllowPartial: true}.Unmarshal([]byte(doc), &theirs)
 		if err != nil || theirErr != nil {
-			// Names of extension fields, depth, and JSON that protojson tokenizes more freely are the only
-			// things that they may take and we don't; the other way round we know each case.
+			// Names of extension fields, depth, and JSON that protojson tokenizes more freely are
+			// the only things that they may take and we don't; the other way round we know each
+			// case.
 			if err == nil && d.lenient == 0 && len(duplicates) == 0 {
 				t.Fatalf("taken, and protojson says: %v", theirErr)
 			}
@@ -57,8 +58,8 @@ func FuzzJSON(f *testing.F) {
 	})
 }
 
-// hasNaN: proto.Equal takes NaN for equal, but not inside the bytes of an Any, whose NaN may differ in
-// sign.
+// hasNaN: proto.Equal takes NaN for equal, but not inside the bytes of an Any, whose NaN may differ
+// in sign.
 func hasNaN(doc string) bool {
 	for i := 0; i+3 <= len(doc); i++ {
 		if doc[i:i+3] == "NaN" {

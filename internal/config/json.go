@@ -13,8 +13,8 @@ import (
 
 // parseJSON reads one JSON value and nothing after it.
 //
-// DIVERGES(json-syntax): Envoy's parser also takes single quotes and bare names for keys; here JSON is
-// JSON.
+// DIVERGES(json-syntax): Envoy's parser also takes single quotes and bare names for keys; here JSON
+// is JSON.
 func parseJSON(data []byte) (root *node, duplicates []entry, err error) {
 	if !utf8.Valid(data) {
 		return nil, nil, &Error{Err: errors.New("is not valid UTF-8")}
@@ -149,7 +149,8 @@ func (c *jsonReader) end() error {
 	return nil
 }
 
-// pairedSurrogates looks at the escapes of a raw string: encoding/json replaces a half pair in silence.
+// pairedSurrogates looks at the escapes of a raw string: encoding/json replaces a half pair in
+// silence.
 func pairedSurrogates(raw []byte) bool {
 	for i := 0; i < len(raw); i++ {
 		if raw[i] != '\\' {

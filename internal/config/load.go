@@ -34,8 +34,8 @@ const (
 	Text
 )
 
-// FormatOf tells the format by the end of a file's name, in any case; a name that says nothing is JSON,
-// as in Envoy.
+// FormatOf tells the format by the end of a file's name, in any case; a name that says nothing is
+// JSON, as in Envoy.
 func FormatOf(name string) Format {
 	name = strings.ToLower(name)
 	switch {

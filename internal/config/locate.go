@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// Locate adds the file and line to those errors that have only a path: to what was found wrong with a
-// message after it had been parsed from this text. The text is parsed once more, so that nothing has
-// to be kept while all is well. Errors whose path the text doesn't have are left as they are.
+// Locate adds the file and line to those errors that have only a path: to what was found wrong with
+// a message after it had been parsed from this text. The text is parsed once more, so that nothing
+// has to be kept while all is well. Errors whose path the text doesn't have are left as they are.
 func Locate(name string, f Format, data []byte, err error) error {
 	if err == nil || (f != YAML && f != JSON) {
 		return err
@@ -34,8 +34,8 @@ func Locate(name string, f Format, data []byte, err error) error {
 	return errors.Join(out...)
 }
 
-// lineOf follows a rendered path and gives the line of the last step that is there, 0 if the first one
-// isn't: a field that is missing is a mistake of the object that it is missing from.
+// lineOf follows a rendered path and gives the line of the last step that is there, 0 if the first
+// one isn't: a field that is missing is a mistake of the object that it is missing from.
 func (n *node) lineOf(path string) int {
 	line := 0
 	for path != "" {

@@ -21,8 +21,8 @@ type typedStruct interface {
 	GetValue() *structpb.Struct
 }
 
-// TypeName tells which message a typed_config holds: the one that a TypedStruct stands for, if it is one;
-// empty if there is none or it can't be read.
+// TypeName tells which message a typed_config holds: the one that a TypedStruct stands for, if it
+// is one; empty if there is none or it can't be read.
 func TypeName(a *anypb.Any) protoreflect.FullName {
 	if ts := asTypedStruct(a); ts != nil {
 		return nameOf(ts.GetTypeUrl())
@@ -37,8 +37,8 @@ func nameOf(url string) protoreflect.FullName {
 // errUnknownType is the beginning of what UnknownType says.
 var errUnknownType = errors.New("no extension takes the type")
 
-// UnknownType is the error for a typed_config that holds no message that its place has a use for, in the
-// words in which loading refuses types that aren't linked: the user reads it once.
+// UnknownType is the error for a typed_config that holds no message that its place has a use for,
+// in the words in which loading refuses types that aren't linked: the user reads it once.
 func UnknownType(a *anypb.Any) error {
 	url := a.GetTypeUrl()
 	if ts := asTypedStruct(a); ts != nil {
@@ -68,8 +68,8 @@ func asTypedStruct(a *anypb.Any) typedStruct {
 	return ts
 }
 
-// Open gives the message that a typed_config holds, of whichever linked type, a TypedStruct turned into
-// what it stands for. The constraints of the message are not checked yet: see [Validate].
+// Open gives the message that a typed_config holds, of whichever linked type, a TypedStruct turned
+// into what it stands for. The constraints of the message are not checked yet: see [Validate].
 // Unknown fields are no error here, see [CheckUnknown].
 func Open(a *anypb.Any) (proto.Message, error) {
 	msg, err := open(a, IgnoreUnknown)
@@ -106,8 +106,8 @@ func open(a *anypb.Any, unknown Unknown) (proto.Message, error) {
 	return msg, errs.Err()
 }
 
-// OpenAs opens a typed_config that must hold an M, and checks M's own constraints. It reports what is
-// wrong at p and below, and tells whether msg can be used.
+// OpenAs opens a typed_config that must hold an M, and checks M's own constraints. It reports what
+// is wrong at p and below, and tells whether msg can be used.
 func OpenAs[M proto.Message](p *Path, a *anypb.Any, errs *Errors) (msg M, ok bool) {
 	opened, err := Open(a)
 	if err != nil {

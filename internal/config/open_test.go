@@ -116,7 +116,8 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// TestGoCamelCase holds our rule against every generated name that is linked: each field has a getter.
+// TestGoCamelCase holds our rule against every generated name that is linked: each field has a
+// getter.
 func TestGoCamelCase(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

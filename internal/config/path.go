@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Path is the place of a field inside a message: a list of steps that share their beginnings, so that
-// building one costs an allocation of a few words and no text. The nil Path is the message itself.
-// A Path never changes and may be kept.
+// Path is the place of a field inside a message: a list of steps that share their beginnings, so
+// that building one costs an allocation of a few words and no text. The nil Path is the message
+// itself. A Path never changes and may be kept.
 type Path struct {
 	parent *Path
 	name   string // field name or map key

@@ -162,8 +162,8 @@ func parseUint(s string, bits int) (uint64, error) {
 	return strconv.ParseUint(s, 10, bits)
 }
 
-// wholeNumber writes 1.0 and 1e3 without point and exponent, exactly; what isn't whole stays as it is,
-// for strconv to refuse.
+// wholeNumber writes 1.0 and 1e3 without point and exponent, exactly; what isn't whole stays as it
+// is, for strconv to refuse.
 func wholeNumber(s string) string {
 	if !strings.ContainsAny(s, ".eE") || len(s) > 64 {
 		return s

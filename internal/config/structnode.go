@@ -8,8 +8,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// structNode turns a Struct back into the tree that it would have been parsed from, to be decoded as
-// the message that a TypedStruct stands for.
+// structNode turns a Struct back into the tree that it would have been parsed from, to be decoded
+// as the message that a TypedStruct stands for.
 func structNode(s *structpb.Struct, depth int) *node {
 	n := &node{kind: kindObject}
 	names := make([]string, 0, len(s.GetFields()))

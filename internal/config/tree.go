@@ -1,7 +1,7 @@
 package config
 
-// Two texts, one walk: YAML and JSON are both parsed into this tree, which keeps what a decoder into
-// Go values would lose: the line of each value, and the literal text of a number.
+// Two texts, one walk: YAML and JSON are both parsed into this tree, which keeps what a decoder
+// into Go values would lose: the line of each value, and the literal text of a number.
 
 type kind uint8
 
@@ -85,6 +85,6 @@ func (n *node) get(name string) *node {
 	return nil
 }
 
-// maxDepth bounds the nesting of lists, objects and packed messages; Envoy's JSON parser stops there
-// too.
+// maxDepth bounds the nesting of lists, objects and packed messages; Envoy's JSON parser stops
+// there too.
 const maxDepth = 100

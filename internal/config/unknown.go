@@ -9,9 +9,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// CheckUnknown looks for fields that the types linked here don't know, in msg and in all that is packed
-// in it as far as the types are linked: what came over the wire is checked once, where it comes in.
-// Unknown fields are an error, or warnings, as told.
+// CheckUnknown looks for fields that the types linked here don't know, in msg and in all that is
+// packed in it as far as the types are linked: what came over the wire is checked once, where it
+// comes in. Unknown fields are an error, or warnings, as told.
 func CheckUnknown(msg proto.Message, unknown Unknown) (warnings []error, err error) {
 	if unknown == IgnoreUnknown {
 		return nil, nil
@@ -70,8 +70,8 @@ func (c *unknownChecker) message(p *Path, m protoreflect.Message, depth int) {
 	})
 }
 
-// packed looks into an Any. What can't be opened is left to whoever needs it, with one exception: the
-// fields of a TypedStruct have no numbers that would show up as unknown.
+// packed looks into an Any. What can't be opened is left to whoever needs it, with one exception:
+// the fields of a TypedStruct have no numbers that would show up as unknown.
 func (c *unknownChecker) packed(p *Path, a *anypb.Any, depth int) {
 	if a.GetTypeUrl() == "" {
 		return

@@ -8,8 +8,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Validate checks the constraints that the .proto file puts on the fields of msg and of the messages
-// inside it (not of what is packed in an Any), and reports each that doesn't hold, at its place.
+// Validate checks the constraints that the .proto file puts on the fields of msg and of the
+// messages inside it (not of what is packed in an Any), and reports each that doesn't hold, at its
+// place.
 func Validate(p *Path, msg proto.Message, errs *Errors) {
 	v, ok := msg.(interface{ ValidateAll() error })
 	if !ok || !msg.ProtoReflect().IsValid() {
@@ -99,8 +100,8 @@ func goOneof(md protoreflect.MessageDescriptor, goName string) protoreflect.Oneo
 	return nil
 }
 
-// goCamelCase is protoc-gen-go's rule: an underscore before a lower-case letter goes away and makes the
-// letter a capital; other underscores stay, a leading one becomes X.
+// goCamelCase is protoc-gen-go's rule: an underscore before a lower-case letter goes away and makes
+// the letter a capital; other underscores stay, a leading one becomes X.
 func goCamelCase(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {

@@ -22,8 +22,8 @@ func Value[T any, W interface {
 	return w.GetValue()
 }
 
-// Duration reads a duration, def where none is set. A negative one, or one that isn't valid or doesn't
-// fit (292 years), is reported and read as def.
+// Duration reads a duration, def where none is set. A negative one, or one that isn't valid or
+// doesn't fit (292 years), is reported and read as def.
 func Duration(p *Path, d *durationpb.Duration, def time.Duration, errs *Errors) time.Duration {
 	if d == nil {
 		return def
@@ -91,9 +91,9 @@ var DataSourceFields = Fields[*corev3.DataSource]{
 	Refused: "watched_directory",
 }
 
-// ReadDataSource gives the bytes that a DataSource stands for, at most limit of them: from the message,
-// a file (read once, now) or the environment. It returns false after reporting why it can't. A source
-// that is nil or empty is an error: ask before, where one is optional.
+// ReadDataSource gives the bytes that a DataSource stands for, at most limit of them: from the
+// message, a file (read once, now) or the environment. It returns false after reporting why it
+// can't. A source that is nil or empty is an error: ask before, where one is optional.
 func ReadDataSource(p *Path, ds *corev3.DataSource, limit int64, errs *Errors) (data []byte, ok bool) {
 	DataSourceFields.Check(p, ds, errs)
 	var err error

@@ -47,8 +47,8 @@ func (d *decoder) wrapper(p *Path, n *node, m protoreflect.Message, _ int) {
 	}
 }
 
-// textual reads a Duration ("1.5s"), a Timestamp or a FieldMask. The library knows their grammar and
-// ranges.
+// textual reads a Duration ("1.5s"), a Timestamp or a FieldMask. The library knows their grammar
+// and ranges.
 func (d *decoder) textual(p *Path, n *node, m protoreflect.Message, _ int) {
 	example := map[protoreflect.Name]string{
 		"Duration": `a string like "1.5s"`, "Timestamp": `a string like "2006-01-02T15:04:05Z"`,

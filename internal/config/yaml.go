@@ -11,8 +11,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxAliasNodes bounds what aliases may add to a document: a few hundred bytes of them can stand for
-// gigabytes.
+// maxAliasNodes bounds what aliases may add to a document: a few hundred bytes of them can stand
+// for gigabytes.
 const maxAliasNodes = 100_000
 
 // yamlLine finds the line in an error of the YAML parser, which has no other way to tell it.

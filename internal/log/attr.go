@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// appendAttr renders one attribute behind a message: a blank, its name, =, its value, quoted where it
-// would otherwise be taken for more than one thing.
+// appendAttr renders one attribute behind a message: a blank, its name, =, its value, quoted where
+// it would otherwise be taken for more than one thing.
 func appendAttr(b []byte, prefix string, a slog.Attr) []byte {
 	v := a.Value.Resolve()
 	if v.Kind() == slog.KindGroup {

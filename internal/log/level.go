@@ -17,7 +17,8 @@ const (
 	LevelOff      = slog.Level(math.MaxInt32)
 )
 
-// levelNames are in the order of the levels; the short form of each is its first letter, in upper case.
+// levelNames are in the order of the levels; the short form of each is its first letter, in upper
+// case.
 var levelNames = [...]struct {
 	level slog.Level
 	name  string

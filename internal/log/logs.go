@@ -43,8 +43,8 @@ func New(w io.Writer) *Logs {
 }
 
 // SetFormat changes the pattern: https://github.com/gabime/spdlog/wiki/3.-Custom-formatting, and
-// Envoy's %_ (the message with its line ends written as \n) and %j (the message as the inside of a JSON
-// string). A flag that nobody knows stands for itself.
+// Envoy's %_ (the message with its line ends written as \n) and %j (the message as the inside of a
+// JSON string). A flag that nobody knows stands for itself.
 func (l *Logs) SetFormat(format string) { l.format.Store(compilePattern(format)) }
 
 // SetLevel changes the level of all components.
@@ -102,8 +102,8 @@ func ParseComponentLevels(s string) ([]ComponentLevel, error) {
 	return out, nil
 }
 
-// Component makes the logger of a component. A name that isn't one of Envoy's is a mistake in our own
-// code, and logs as "misc".
+// Component makes the logger of a component. A name that isn't one of Envoy's is a mistake in our
+// own code, and logs as "misc".
 func (l *Logs) Component(name string) *slog.Logger {
 	i, ok := componentIndex(name)
 	if !ok {

@@ -37,8 +37,8 @@ const (
 // String gives the name that /server_info shows.
 func (s DrainStrategy) String() string { return [...]string{"Gradual", "Immediate"}[s] }
 
-// Options are the command line, checked. The defaults are Envoy's. The fields that /server_info shows
-// under command_line_options are all here.
+// Options are the command line, checked. The defaults are Envoy's. The fields that /server_info
+// shows under command_line_options are all here.
 type Options struct {
 	// ConfigPath and ConfigYAML are the two parts of the bootstrap; at least one is set.
 	ConfigPath, ConfigYAML string
@@ -46,15 +46,16 @@ type Options struct {
 	// Concurrency is at least 1.
 	Concurrency int
 
-	// ServiceNode, ServiceCluster and ServiceZone take the place of what the bootstrap says of the node.
+	// ServiceNode, ServiceCluster and ServiceZone take the place of what the bootstrap says of the
+	// node.
 	ServiceNode, ServiceCluster, ServiceZone string
 	// LocalAddressV6 asks for the IPv6 address of the machine as the local address.
 	LocalAddressV6 bool
 	// AdminAddressPath is the file that gets the address that the admin server listens at.
 	AdminAddressPath string
 
-	// StaticUnknown and DynamicUnknown say what becomes of unknown fields in the bootstrap and in what
-	// comes over xDS.
+	// StaticUnknown and DynamicUnknown say what becomes of unknown fields in the bootstrap and in
+	// what comes over xDS.
 	StaticUnknown, DynamicUnknown config.Unknown
 	SkipDeprecatedLogs            bool
 
@@ -70,8 +71,8 @@ type Options struct {
 	DisableHotRestart bool
 	EnableCoreDump    bool
 
-	// Logs is the application log, its levels and format set. LogFormatSet tells whether --log-format
-	// was given: the bootstrap must not set another one then.
+	// Logs is the application log, its levels and format set. LogFormatSet tells whether
+	// --log-format was given: the bootstrap must not set another one then.
 	Logs              *log.Logs
 	LogFile           *log.File // nil when the log goes to stderr; SIGUSR1 reopens it
 	LogFormat         string
@@ -80,7 +81,11 @@ type Options struct {
 	LogPath           string
 	ComponentLogLevel string
 
-	// NoEffect are the flags that were given and change nothing, each with the reason: to be logged.
+	// StatsTags are names and values of tags that every stat gets.
+	StatsTags [][2]string
+
+	// NoEffect are the flags that were given and change nothing, each with the reason: to be
+	// logged.
 	NoEffect []string
 	// Version is the text of --version, without the name of the program.
 	Version string

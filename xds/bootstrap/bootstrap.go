@@ -36,7 +36,8 @@ type Bootstrap struct {
 	// LDS, CDS and ADS are nil where the bootstrap has none.
 	LDS, CDS *source.ConfigSource
 	ADS      *source.GRPC
-	// UpstreamBind is cluster_manager.upstream_bind_config, the default of all clusters; may be nil.
+	// UpstreamBind is cluster_manager.upstream_bind_config, the default of all clusters; may be
+	// nil.
 	UpstreamBind *corev3.BindConfig
 
 	// Admin is nil where there is no admin server to start.
@@ -68,8 +69,8 @@ func ClusterPath(i int) *config.Path { return config.Field("static_resources.clu
 // inlineName is how errors call --config-yaml.
 const inlineName = "--config-yaml"
 
-// Load reads and compiles the bootstrap. The result is never nil: together with an error it holds what
-// could be read, for the other compilers to find more that is wrong.
+// Load reads and compiles the bootstrap. The result is never nil: together with an error it holds
+// what could be read, for the other compilers to find more that is wrong.
 func Load(in Input) (b *Bootstrap, warnings []error, err error) {
 	var msg bootstrapv3.Bootstrap
 	var errs config.Errors
@@ -173,8 +174,8 @@ func names[T interface{ GetName() string }](list []T) []string {
 	return out
 }
 
-// unique reports names that are there twice. Listeners may do without one; of two without, each gets a
-// name of its own.
+// unique reports names that are there twice. Listeners may do without one; of two without, each
+// gets a name of its own.
 func unique(what string, list []string, path func(int) *config.Path, errs *config.Errors) {
 	seen := make(map[string]bool, len(list))
 	for i, name := range list {

@@ -24,12 +24,13 @@ func TestFieldsAreAccountedFor(t *testing.T) {
 		"envoy.config.core.v3.BindConfig",      // cluster
 		"envoy.config.core.v3.ConfigSource",    // internal/config/source
 		"envoy.config.core.v3.ApiConfigSource", // internal/config/source
+		"envoy.type.matcher.v3.StringMatcher",  // internal/match
 		"envoy.config.accesslog.v3.AccessLog",  // listener/accesslog
 	},
 		bootstrapFields, nodeFields, localityFields, staticFields, dynamicFields, clusterManagerFields,
 		deferredStatFields, inlineHeaderFields, adminFields, addressFields, socketAddressFields, pipeFields,
 		runtimeFields, layerFields, adminLayerFields, statsFields, tagFields, statsMatcherFields,
-		listMatcherFields, stringMatcherFields, regexMatcherFields, logConfigFields, logFormatFields,
+		listMatcherFields, logConfigFields, logFormatFields,
 		overloadFields, monitorFields, actionFields, triggerFields, thresholdFields, heapFields,
 		connectionsFields, extensionFields, internalListenerFields)
 }
@@ -229,7 +230,7 @@ func TestLoad_Errors(t *testing.T) {
 		},
 		{
 			"matcher", "{stats_config: {stats_matcher: {exclusion_list: {patterns: [{safe_regex: {regex: '('}}]}}}}",
-			[]string{f + "stats_config.stats_matcher.exclusion_list.patterns[0].safe_regex.regex: error parsing regexp"},
+			[]string{f + "stats_config.stats_matcher.exclusion_list.patterns[0].safe_regex.regex: invalid regex '('"},
 		},
 		{
 			"extension", "{bootstrap_extensions: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.config.core.v3.Node}}, {name: z, typed_config: {'@type': a/b.C}}]}",

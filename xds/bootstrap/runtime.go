@@ -19,8 +19,8 @@ type RuntimeLayer struct {
 	Name string
 	// Admin layers hold what POST /runtime_modify sets; they start empty. There is at most one.
 	Admin bool
-	// Values by key, such as "envoy.reloadable_features.x". Keys that nobody reads are kept: Envoy has
-	// switches for features that are not here, and takes any key.
+	// Values by key, such as "envoy.reloadable_features.x". Keys that nobody reads are kept: Envoy
+	// has switches for features that are not here, and takes any key.
 	Values map[string]RuntimeValue
 }
 
@@ -67,7 +67,8 @@ func runtimeLayers(msg *bootstrapv3.LayeredRuntime, errs *config.Errors) []Runti
 	return out
 }
 
-// flatten gives each value the key that its place in the tree spells: {a: {b: 1}} and {a.b: 1} are one.
+// flatten gives each value the key that its place in the tree spells: {a: {b: 1}} and {a.b: 1} are
+// one.
 func flatten(path *config.Path, prefix string, s *structpb.Struct, into map[string]RuntimeValue, errs *config.Errors) {
 	for _, name := range sortedKeys(s.GetFields()) {
 		key, at := name, path.Field(name)
@@ -95,7 +96,8 @@ func flatten(path *config.Path, prefix string, s *structpb.Struct, into map[stri
 	}
 }
 
-// parseValue reads a text as whatever it can be, as Envoy does with the files of a runtime directory.
+// parseValue reads a text as whatever it can be, as Envoy does with the files of a runtime
+// directory.
 func parseValue(s string) RuntimeValue {
 	v := RuntimeValue{Text: s}
 	trimmed := strings.TrimSpace(s)
@@ -111,7 +113,8 @@ func parseValue(s string) RuntimeValue {
 	return v
 }
 
-// fractionOf reads {numerator: 5, denominator: MILLION}; a Struct with neither is a branch of the tree.
+// fractionOf reads {numerator: 5, denominator: MILLION}; a Struct with neither is a branch of the
+// tree.
 func fractionOf(s *structpb.Struct) (RuntimeValue, bool) {
 	numerator, hasNumerator := s.GetFields()["numerator"]
 	denominator, hasDenominator := s.GetFields()["denominator"]

