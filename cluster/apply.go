@@ -24,7 +24,7 @@ func (c *Cluster) start() {
 		c.setHosts(conf.assignment)
 		c.markReady()
 	case StrictDNS, LogicalDNS:
-		c.find(newDNSFinder(c, conf))
+		c.startDNS(conf)
 	case EDS:
 		c.startEDS(conf)
 	case OriginalDst:

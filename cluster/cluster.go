@@ -279,13 +279,17 @@ type addrKey struct {
 type builder struct {
 	old         map[addrKey][]*host.Host
 	seen        map[string]bool // of EDS, which drops repeated addresses
+	logical     bool
 	added, kept int
 }
 
 func newBuilder(set *host.Set, kind Kind) *builder {
-	b := &builder{old: make(map[addrKey][]*host.Host, len(set.Hosts))}
+	b := &builder{old: make(map[addrKey][]*host.Host, len(set.Hosts)), logical: kind == LogicalDNS}
 	for _, h := range set.Hosts {
 		k := addrKey{h.Addr().String(), h.Hostname()}
+		if b.logical {
+			k.addr = ""
+		}
 		b.old[k] = append(b.old[k], h)
 	}
 	if kind == EDS {
@@ -312,6 +316,9 @@ func (b *builder) spec(l *localityConfig) host.Spec {
 
 func (b *builder) host(e *endpointConfig) *host.Host {
 	k := addrKey{e.addr.addr.String(), e.hostname}
+	if b.logical {
+		k.addr = "" // the one host of the cluster, wherever it has moved to
+	}
 	more := make([]stream.Addr, 0, len(e.more))
 	for i := range e.more {
 		more = append(more, e.more[i].addr)
@@ -323,7 +330,7 @@ func (b *builder) host(e *endpointConfig) *host.Host {
 		if h.Attr() != e.attr {
 			h.SetAttr(e.attr)
 		}
-		if len(more) > 0 || len(h.Addresses().More) > 0 {
+		if b.logical || len(more) > 0 || len(h.Addresses().More) > 0 {
 			h.SetAddresses(&host.Addresses{Addr: e.addr.addr, More: more})
 		}
 		return h

@@ -138,7 +138,6 @@ func (c *compiler) legacyDNS() {
 	if d.Refresh < time.Millisecond {
 		c.errs.Add(config.Field("dns_refresh_rate"), "must be at least 1ms")
 	}
-	d.MinRefresh = time.Second
 	d.Jitter = c.duration("dns_jitter", m.GetDnsJitter(), 0)
 	d.RespectTTL = m.GetRespectDnsTtl()
 	if r := m.GetDnsFailureRefreshRate(); r != nil {
@@ -288,7 +287,7 @@ func (c *compiler) clusterType(p *config.Path, ct *clusterv3.Cluster_CustomClust
 	d := &dnsConfig{}
 	c.conf.dns = d
 	d.Refresh = config.Duration(p.Field("dns_refresh_rate"), m.GetDnsRefreshRate(), 5*time.Second, c.errs)
-	d.MinRefresh = config.Duration(p.Field("dns_min_refresh_rate"), m.GetDnsMinRefreshRate(), time.Second, c.errs)
+	d.MinRefresh = config.Duration(p.Field("dns_min_refresh_rate"), m.GetDnsMinRefreshRate(), 0, c.errs)
 	d.Jitter = config.Duration(p.Field("dns_jitter"), m.GetDnsJitter(), 0, c.errs)
 	d.RespectTTL = m.GetRespectDnsTtl()
 	if r := m.GetDnsFailureRefreshRate(); r != nil {

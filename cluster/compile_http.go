@@ -26,7 +26,6 @@ var (
 	downstreamFields = config.Fields[*httpv3.HttpProtocolOptions_UseDownstreamHttpConfig]{
 		Used: "http_protocol_options http2_protocol_options", Refused: "http3_protocol_options",
 	}
-	http2Fields  = config.Fields[*corev3.Http2ProtocolOptions]{}
 	commonFields = config.Fields[*corev3.HttpProtocolOptions]{
 		Used: `idle_timeout max_connection_duration max_headers_count max_response_headers_kb
 			max_stream_duration max_requests_per_connection`,

@@ -45,6 +45,8 @@ type Manager struct {
 	intern Intern
 	ids    atomic.Uint64
 
+	resolvers interner[string, sharedResolver]
+
 	live sync.Map // name -> *Cluster; what Get reads
 
 	mu       sync.Mutex // guards below; held while clusters change, never while streams run
@@ -56,7 +58,6 @@ type Manager struct {
 	waiters  []func()
 	deferred []func() // starts of EDS clusters, until the primary ones are ready
 
-	resolvers sync.Map // discover.Resolver by options key
 }
 
 // entry is the place of one name.

@@ -1,0 +1,28 @@
+package cluster
+
+import (
+	"testing"
+
+	"sidecar/internal/config/configtest"
+)
+
+func TestFieldsAccounted(t *testing.T) {
+	t.Parallel()
+	configtest.Covers(t, configtest.Elsewhere{
+		"envoy.config.core.v3.ConfigSource",         // internal/config/source
+		"envoy.config.core.v3.Http2ProtocolOptions", // refused as a whole, with its own words
+	},
+		clusterFields, metadataFields, addressFields, socketAddressFields, pipeFields,
+		assignmentFields, policyFields, dropFields, localityFields, lbEndpointListFields,
+		localityNameFields, lbEndpointFields, endpointFields, additionalAddressFields,
+		transportFields, bindFields, extraSourceFields, upstreamFields, keepaliveFields,
+		breakersFields, thresholdsFields, budgetFields,
+		commonLbFields, localityWeightedFields, zoneAwareFields, roundRobinFields, leastRequestFields,
+		biasFields, policiesField, policyField, typedField, extRoundRobinFields, extRandomFields,
+		extLeastRequestFields, extLocalityFields, extLocalityWeightedFields, extZoneAwareFields,
+		httpOptionsFields, explicitFields, downstreamFields, commonFields, http1Fields,
+		formatFields, properCaseFields,
+		edsFields, refreshFields, originalDstFields, clusterTypeFields, dnsClusterFields,
+		dnsClusterRefreshFields, dnsResolutionFields, dnsOptionFields, caresFields,
+	)
+}
