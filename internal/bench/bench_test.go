@@ -1,0 +1,164 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sidecar/internal/bench/load"
+)
+
+const wrkOutput = `Running 3s test @ http://127.0.0.1:1/
+  1 threads and 32 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     2.51ms    1.20ms  19.93ms   88.11%
+    Req/Sec     9.32k   509.16    10.35k    66.67%
+  Latency Distribution
+     50%    2.34ms
+     75%    2.91ms
+     90%    3.60ms
+     99%    7.87ms
+  27909 requests in 3.01s, 35.07MB read
+Requests/sec:   9277.04
+Transfer/sec:     11.66MB
+`
+
+func TestParseWrk(t *testing.T) {
+	t.Parallel()
+	got, err := parseWrk(wrkOutput)
+	want := wrkResult{
+		requests: 27909, rate: 9277.04,
+		p50: 2340 * time.Microsecond, p99: 7870 * time.Microsecond,
+	}
+	if err != nil || got != want {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+	for name, bad := range map[string]string{
+		"errors":   wrkOutput + "  Socket errors: connect 0, read 1, write 0, timeout 0\n",
+		"statuses": wrkOutput + "  Non-2xx or 3xx responses: 5\n",
+		"nothing":  strings.Replace(wrkOutput, "27909", "0", 1),
+		"other":    "unable to connect",
+	} {
+		if _, err := parseWrk(bad); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestSeries(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		in   series
+		want float64
+		text string
+	}{
+		{"none", nil, 0, "-"},
+		{"odd", series{3, 1, 2}, 2, "2.00 [1.00, 3.00]"},
+		{"even", series{4, 1, 2, 3}, 2.5, "2.50 [1.00, 4.00]"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if got := tt.in.median(); got != tt.want || tt.in.String() != tt.text {
+				t.Errorf("%v %q, want %v %q", got, tt.in, tt.want, tt.text)
+			}
+		})
+	}
+	data := rounds{"a": {{"m": 2}, {"m": 9}}, "b": {{"m": 1}, {"m": 3}}}
+	if got := data.ratio("a", "b", "m"); !cmp.Equal(got, series{2, 3}) {
+		t.Errorf("ratio %v", got)
+	}
+	if got := data.difference("a", "b", "m"); !cmp.Equal(got, series{1, 6}) {
+		t.Errorf("difference %v", got)
+	}
+}
+
+// TestFiguresFail asserts that a missed target, and a bench that broke, count.
+func TestFiguresFail(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	r := newReport(&out, false)
+	r.atMost("b", "low enough", 1, "", "us", 2)
+	r.atMost("b", "too high", 3, "", "us", 2)
+	r.atLeast("b", "too low", 1, "", 2)
+	r.fail("b", io.ErrUnexpectedEOF)
+	if got := r.failed(); got != 3 {
+		t.Errorf("%d failed, want 3:\n%s", got, &out)
+	}
+	for _, want := range []string{
+		"PASS b: low enough: 1.00 us (target: at most 2.00)", "FAIL b: too high", "FAIL b: too low",
+		"FAIL b: did not run: unexpected EOF",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+}
+
+// TestShapes asserts that both proxies get the same text but for what the ports and the folder say.
+func TestShapes(t *testing.T) {
+	t.Parallel()
+	s := shape{plugin: "/p.wasm", version: "v1", clusters: 3}
+	a, err := s.build(ports{1001, 1002, 1003}, "/dir-a", 2001, 2002)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.build(ports{1004, 1005, 1006}, "/dir-b", 2001, 2002)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same := strings.NewReplacer("1001", "1004", "1002", "1005", "1003", "1006", "/dir-a", "/dir-b")
+	if diff := cmp.Diff(same.Replace(string(a)), string(b)); diff != "" {
+		t.Errorf("(-a +b)\n%s", diff)
+	}
+	var config struct {
+		StaticResources struct {
+			Clusters  []any
+			Listeners []any
+		} `json:"static_resources"`
+	}
+	if err := json.Unmarshal(a, &config); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(config.StaticResources.Clusters); n != 5 {
+		t.Errorf("%d clusters, want 5", n)
+	}
+}
+
+func TestSwapCheck(t *testing.T) {
+	t.Parallel()
+	ok := func() load.Response {
+		return load.Response{Status: 200, Header: map[string][]string{
+			"x-plugin-response": {"v1"}, "x-seen": {"v1"},
+		}}
+	}
+	tests := []struct {
+		name   string
+		change func(*load.Response)
+		want   string
+	}{
+		{"one version", func(*load.Response) {}, ""},
+		{"status", func(r *load.Response) { r.Status = 503 }, "status 503"},
+		{"close", func(r *load.Response) { r.Close = true }, "connection: close"},
+		{"mixed", func(r *load.Response) { r.Header["x-seen"] = []string{"v2"} }, "versions"},
+		{"none", func(r *load.Response) { delete(r.Header, "x-plugin-response") }, "versions"},
+		{"two", func(r *load.Response) { r.Header["x-seen"] = []string{"v1", "v1"} }, "versions"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := swapRun{versions: map[string]int{}}
+			resp := ok()
+			tt.change(&resp)
+			err := r.check(resp)
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v, want %q", err, tt.want)
+			}
+		})
+	}
+}
