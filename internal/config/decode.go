@@ -46,7 +46,7 @@ func (d *decoder) message(p *Path, n *node, m protoreflect.Message, depth int) {
 		return
 	}
 	if n.kind != kindObject {
-		d.fail(p, n.line, "must be an object (%s), not %s", m.Descriptor().FullName(), n.kind)
+		d.fail(p, n.line, "must be an object (%s), not %s", m.Descriptor().FullName(), n.describe())
 		return
 	}
 	for i := range n.entries {
@@ -132,7 +132,7 @@ func (d *decoder) list(p *Path, n *node, m protoreflect.Message, fd protoreflect
 
 func (d *decoder) mapField(p *Path, n *node, m protoreflect.Message, fd protoreflect.FieldDescriptor, depth int) {
 	if n.kind != kindObject {
-		d.fail(p, n.line, "must be an object (a map), not %s", n.kind)
+		d.fail(p, n.line, "must be an object (a map), not %s", n.describe())
 		return
 	}
 	entries := m.Mutable(fd).Map()
@@ -166,7 +166,7 @@ func (d *decoder) mapKey(p *Path, e *entry, fd protoreflect.FieldDescriptor) (pr
 // URL is kept, so that a compiler that goes on can tell what was meant.
 func (d *decoder) packedAny(p *Path, n *node, m protoreflect.Message, depth int) {
 	if n.kind != kindObject {
-		d.fail(p, n.line, "must be an object with @type, not %s", n.kind)
+		d.fail(p, n.line, "must be an object with @type, not %s", n.describe())
 		return
 	}
 	if len(n.entries) == 0 {

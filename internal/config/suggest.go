@@ -8,7 +8,7 @@ func suggest(name string, fields protoreflect.FieldDescriptors) string {
 	if len(name) > longest {
 		return ""
 	}
-	best, found := 1+len(name)/4, ""
+	best, found := max(1, len(name)/4), ""
 	for i := range fields.Len() {
 		if field := string(fields.Get(i).Name()); distance(name, field) <= best {
 			best, found = distance(name, field)-1, field
