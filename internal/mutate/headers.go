@@ -106,7 +106,7 @@ func compileAddition(p *config.Path, o *corev3.HeaderValueOption, format Compile
 		a.constant = text
 		return a, nil
 	}
-	f, err := format(text)
+	f, err := format(translate(text))
 	if err != nil {
 		return a, err
 	}

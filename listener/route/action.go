@@ -11,6 +11,7 @@ import (
 	"sidecar/api/header"
 	"sidecar/internal/config"
 	"sidecar/internal/match"
+	"sidecar/internal/mutate"
 )
 
 // Action is how a request is forwarded. Read only; shared by the entries of weighted clusters.
@@ -47,6 +48,8 @@ type Action struct {
 	hostLiteral   string
 	hostHeader    string
 	hostRegex     *match.Substitution
+	pathFormat    mutate.Formatter
+	hostFormat    mutate.Formatter
 	appendXFH     bool
 }
 
@@ -108,7 +111,7 @@ func (c *compiler) action(p *config.Path, m *routev3.RouteAction, in *inherited,
 	switch s := m.GetClusterSpecifier().(type) {
 	case *routev3.RouteAction_Cluster:
 		e.cluster = s.Cluster
-		c.checkCluster(p.Field("cluster"), s.Cluster)
+		c.checkCluster(p.Field("cluster"), "", s.Cluster)
 	case *routev3.RouteAction_ClusterHeader:
 		e.clusterHeader = match.HeaderName(s.ClusterHeader)
 	}
@@ -128,10 +131,18 @@ func (c *compiler) maxStreamDuration(p *config.Path, m *routev3.RouteAction_MaxS
 }
 
 func (c *compiler) rewrites(p *config.Path, m *routev3.RouteAction, a *Action) {
-	if m.GetRegexRewrite() != nil {
-		if a.prefixRewrite != "" {
-			c.errs.Add(p, "Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy")
+	ways := 0
+	for _, set := range []bool{m.GetPrefixRewrite() != "", m.GetRegexRewrite() != nil, m.GetPathRewrite() != ""} {
+		if set {
+			ways++
 		}
+	}
+	if ways > 1 {
+		c.errs.Add(p, "Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy")
+	}
+	a.pathFormat = c.rewriteFormat(p.Field("path_rewrite"), m.GetPathRewrite(), true)
+	a.hostFormat = c.rewriteFormat(p.Field("host_rewrite"), m.GetHostRewrite(), false)
+	if m.GetRegexRewrite() != nil {
 		a.regexRewrite = match.CompileSubstitution(p.Field("regex_rewrite"), m.GetRegexRewrite(), c.errs)
 	}
 	if r := m.GetHostRewritePathRegex(); r != nil {
@@ -210,6 +221,7 @@ func (c *compiler) mirrors(p *config.Path, list []*routev3.RouteAction_RequestMi
 		case m.GetCluster() == "" && m.GetClusterHeader() == "":
 			c.errs.Add(at, "Exactly one of cluster or cluster_header in request mirror policy need to be specified")
 		}
+		c.checkCluster(at.Field("cluster"), "shadow ", m.GetCluster())
 		if m.GetRuntimeFraction() != nil {
 			out[i].fraction = c.runtimeFraction(at.Field("runtime_fraction"), m.GetRuntimeFraction())
 		}

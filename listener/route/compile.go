@@ -9,13 +9,14 @@ import (
 
 	"sidecar/api/filter"
 	"sidecar/internal/config"
+	"sidecar/internal/format"
 	"sidecar/internal/mutate"
 )
 
 // Env is what compiling may use from outside.
 type Env struct {
-	// Format compiles the format of a header value; values that are not known must come out empty.
-	Format mutate.CompileFormat
+	// Format is what formats of header values, bodies and rewrites are compiled with.
+	Format format.Options
 	// Filters compiles typed_per_filter_config, with Filter as the context; nil refuses it.
 	Filters *filter.Table
 	Filter  filter.Context
@@ -64,9 +65,9 @@ func Compile(m *routev3.RouteConfiguration, env Env) (*Table, error) {
 	}
 	c.filters = c.filterConfigs(nil, m.GetTypedPerFilterConfig(), nil)
 	c.request = mutate.Compile(nil, "request_headers", m.GetRequestHeadersToAdd(),
-		m.GetRequestHeadersToRemove(), env.Format, &errs)
+		m.GetRequestHeadersToRemove(), c.format, &errs)
 	c.response = mutate.Compile(nil, "response_headers", m.GetResponseHeadersToAdd(),
-		m.GetResponseHeadersToRemove(), env.Format, &errs)
+		m.GetResponseHeadersToRemove(), c.format, &errs)
 	c.mirrored = c.mirrors(nil, m.GetRequestMirrorPolicies())
 	t := &Table{
 		name: m.GetName(), ignorePathParameters: m.GetIgnorePathParametersInPathMatching(),
@@ -88,10 +89,33 @@ func Compile(m *routev3.RouteConfiguration, env Env) (*Table, error) {
 	return t, nil
 }
 
-// checkCluster refuses a cluster that isn't there, if the configuration wants that.
-func (c *compiler) checkCluster(p *config.Path, name string) {
+// format compiles a text in which values that are not known come out empty.
+func (c *compiler) format(text string) (mutate.Formatter, error) {
+	o := c.env.Format
+	o.OmitEmpty = true
+	return format.Compile(text, o)
+}
+
+// rewriteFormat compiles a path_rewrite (omitEmpty) or host_rewrite; nil where there is none.
+func (c *compiler) rewriteFormat(p *config.Path, text string, omitEmpty bool) mutate.Formatter {
+	if text == "" {
+		return nil
+	}
+	o := c.env.Format
+	o.OmitEmpty = omitEmpty
+	f, err := format.Compile(text, o)
+	if err != nil {
+		c.errs.Addf(p, "%w", err)
+		return nil
+	}
+	return f
+}
+
+// checkCluster refuses a cluster that isn't there, if the configuration wants that. kind is "",
+// "weighted " or "shadow ".
+func (c *compiler) checkCluster(p *config.Path, kind, name string) {
 	if c.validateClusters && c.env.HasCluster != nil && name != "" && !c.env.HasCluster(name) {
-		c.errs.Addf(p, "route: unknown cluster '%s'", name)
+		c.errs.Addf(p, "route: unknown %scluster '%s'", kind, name)
 	}
 }
 

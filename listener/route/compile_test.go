@@ -9,14 +9,10 @@ import (
 	"sidecar/api/header"
 	"sidecar/api/stream"
 	"sidecar/internal/config"
-	"sidecar/internal/format"
-	"sidecar/internal/mutate"
 )
 
 func testEnv() Env {
-	return Env{Format: func(text string) (mutate.Formatter, error) {
-		return format.Compile(text, format.Options{OmitEmpty: true})
-	}}
+	return Env{}
 }
 
 func parse(t testing.TB, yaml string) *routev3.RouteConfiguration {

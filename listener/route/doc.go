@@ -9,9 +9,8 @@
 //
 // An Entry tells the router all that the configuration says about a request, and changes the heads:
 // FinalizeRequest rewrites host and path and mutates headers in Envoy's order, FinalizeResponse does
-// it for responses, Redirect computes a location.
+// it for responses, Location computes a redirect.
 //
 // Limitations, each refused with its field path: VHDS, vhost_header, virtual host matchers, cluster
-// specifier plugins, URI templates, internal redirects, hedging, filter_action, body_format, the
-// deprecated cors. What the router can't do yet is switched by [Features].
+// specifier plugins, URI templates, internal redirects, hedging, filter_action, the deprecated cors. What the router can't do yet is switched by [Features].
 package route

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"sidecar/api/header"
+	"sidecar/api/stream"
+	"sidecar/internal/format"
 	"sidecar/internal/mutate"
 )
 
@@ -14,9 +16,8 @@ type Kind uint8
 const (
 	// Forward sends it to a cluster; Entry.Action says how.
 	Forward Kind = iota
-	// Redirect answers with Entry.Status and the location that Entry.Redirect gives.
+	// Redirect and DirectResponse answer with Entry.Status, Entry.Location and Entry.ResponseBody.
 	Redirect
-	// DirectResponse answers with Entry.Status and Entry.Body.
 	DirectResponse
 	// NonForwarding leaves the request to the filters; the router has nowhere to send it.
 	NonForwarding
@@ -35,9 +36,10 @@ type Entry struct {
 	VirtualHost *VirtualHost
 	// Action is nil unless Kind is Forward.
 	Action *Action
-	// Status and Body are those of a redirect or direct response.
-	Status int
-	Body   string
+	// Status is that of a redirect or direct response, ContentType that of its body; "" is the default
+	// of local replies.
+	Status      int
+	ContentType string
 	// StatPrefix, if not empty, names the route's own stats: vhost.NAME.route.STAT_PREFIX.
 	StatPrefix string
 	// Metadata is filter_metadata in the form of stream.Info.
@@ -50,6 +52,8 @@ type Entry struct {
 	clusterHeader string
 	matched       int // length of what the route matched of a path; matchedAll: all but the query
 	redirect      *redirection
+	body          string
+	bodyFormat    *format.Substitution
 	filters       []filterConfig
 	request       [levels]*mutate.Headers
 	response      [levels]*mutate.Headers
@@ -77,6 +81,16 @@ func (e *Entry) Cluster(h *header.Map) string {
 	}
 	v, _ := h.Get(e.clusterHeader)
 	return v
+}
+
+// ResponseBody returns the body of a direct response. A body_format is filled in from info, in whose
+// LocalReplyBody the plain body is left.
+func (e *Entry) ResponseBody(info *stream.Info) string {
+	if e.bodyFormat == nil {
+		return e.body
+	}
+	info.LocalReplyBody = e.body
+	return string(e.bodyFormat.Append(nil, info))
 }
 
 // FilterConfig returns what typed_per_filter_config has for a filter, most specific first: weighted

@@ -64,16 +64,17 @@ var runtimeFractionFields = config.Fields[*corev3.RuntimeFractionalPercent]{
 var actionFields = config.Fields[*routev3.RouteAction]{
 	Used: `cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite
 		regex_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header
-		host_rewrite_path_regex append_x_forwarded_host timeout idle_timeout retry_policy
+		host_rewrite_path_regex path_rewrite host_rewrite append_x_forwarded_host timeout idle_timeout retry_policy
 		request_mirror_policies priority max_grpc_timeout grpc_timeout_offset
 		upgrade_configs max_stream_duration`,
-	OffOnly: "max_internal_redirects internal_redirect_action",
-	Refused: `cluster_specifier_plugin inline_cluster_specifier_plugin path_rewrite_policy path_rewrite
-		host_rewrite flush_timeout early_data_policy retry_policy_typed_config cors
-		internal_redirect_policy hedge_policy`,
+	OffOnly: "internal_redirect_action",
+	Refused: `cluster_specifier_plugin inline_cluster_specifier_plugin path_rewrite_policy
+		flush_timeout early_data_policy retry_policy_typed_config cors internal_redirect_policy
+		hedge_policy`,
 	NoOp: map[string]string{
 		"metadata_match": onlySubset, "hash_policy": onlyHashing, "rate_limits": onlyRateLimit,
 		"include_vh_rate_limits": onlyRateLimit,
+		"max_internal_redirects": "deprecated; only read with internal_redirect_action, which is refused",
 	},
 }
 
@@ -112,12 +113,11 @@ var clusterWeightFields = config.Fields[*routev3.WeightedCluster_ClusterWeight]{
 
 var redirectFields = config.Fields[*routev3.RedirectAction]{
 	Used: `https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite
-		regex_rewrite response_code strip_query`,
-	Refused: "path_rewrite",
+		regex_rewrite path_rewrite response_code strip_query`,
 }
 
 var directResponseFields = config.Fields[*routev3.DirectResponseAction]{
-	Used: "status body", Refused: "body_format",
+	Used: "status body body_format",
 }
 
 var retryFields = config.Fields[*routev3.RetryPolicy]{

@@ -22,8 +22,8 @@ func (e *Entry) FinalizeRequest(h *header.Map, info *stream.Info, keepOriginal b
 		m.Apply(h, info)
 	}
 	if e.Action != nil {
-		e.finalizeHost(h, keepOriginal)
-		e.finalizePath(h, keepOriginal)
+		e.finalizeHost(h, info, keepOriginal)
+		e.finalizePath(h, info, keepOriginal)
 	}
 }
 
@@ -34,26 +34,28 @@ func (e *Entry) FinalizeResponse(h *header.Map, info *stream.Info) {
 	}
 }
 
-func (e *Entry) finalizeHost(h *header.Map, keepOriginal bool) {
+func (e *Entry) finalizeHost(h *header.Map, info *stream.Info, keepOriginal bool) {
 	a := e.Action
 	switch {
 	case a.hostLiteral != "":
 		e.RewriteHost(h, a.hostLiteral, keepOriginal)
 	case a.hostHeader != "":
-		if v, _ := h.Get(a.hostHeader); v != "" {
-			e.RewriteHost(h, v, keepOriginal)
-		}
+		v, _ := h.Get(a.hostHeader)
+		e.RewriteHost(h, v, keepOriginal)
 	case a.hostRegex != nil:
 		b := a.hostRegex.AppendReplaced(nil, withoutQuery(h.Value(header.Path)))
-		if len(b) > 0 {
-			e.RewriteHost(h, string(b), keepOriginal)
-		}
+		e.RewriteHost(h, string(b), keepOriginal)
+	case a.hostFormat != nil:
+		e.RewriteHost(h, string(a.hostFormat.Append(nil, info)), keepOriginal)
 	}
 }
 
 // RewriteHost gives the request another host, as auto_host_rewrite does with the name of the upstream
-// host, and appends the old one to x-forwarded-host if the route says so.
+// host, and appends the old one to x-forwarded-host if the route says so. An empty host changes nothing.
 func (e *Entry) RewriteHost(h *header.Map, host string, keepOriginal bool) {
+	if host == "" {
+		return
+	}
 	old := h.Value(header.Authority)
 	if keepOriginal {
 		h.Set(originalHost, old)
@@ -70,18 +72,18 @@ func lastElement(list string) string {
 	return list[strings.LastIndexByte(list, ',')+1:]
 }
 
-func (e *Entry) finalizePath(h *header.Map, keepOriginal bool) {
+func (e *Entry) finalizePath(h *header.Map, info *stream.Info, keepOriginal bool) {
 	a := e.Action
-	if a.prefixRewrite == "" && a.regexRewrite == nil {
-		return
-	}
 	full := h.Value(header.Path)
-	if a.prefixRewrite != "" {
+	switch {
+	case a.prefixRewrite != "":
 		setPath(h, a.prefixRewrite, full[e.matchedLen(full):], keepOriginal)
-		return
+	case a.regexRewrite != nil:
+		path := withoutQuery(full)
+		rewritePath(h, a.regexRewrite.AppendReplaced(nil, path), full[len(path):], keepOriginal)
+	case a.pathFormat != nil:
+		rewritePath(h, a.pathFormat.Append(nil, info), full[len(withoutQuery(full)):], keepOriginal)
 	}
-	path := withoutQuery(full)
-	setPath(h, string(a.regexRewrite.AppendReplaced(nil, path)), full[len(path):], keepOriginal)
 }
 
 // matchedLen is how much of a path prefix_rewrite replaces: what the route matched, which for
@@ -99,4 +101,11 @@ func setPath(h *header.Map, front, back string, keepOriginal bool) {
 		h.SetStatic(header.XEnvoyOriginalPath, h.Value(header.Path))
 	}
 	h.SetConcat(header.Path, front, back)
+}
+
+// rewritePath is setPath for a path that was made from the request; an empty one counts as none.
+func rewritePath(h *header.Map, path []byte, query string, keepOriginal bool) {
+	if len(path) > 0 {
+		setPath(h, string(path), query, keepOriginal)
+	}
 }

@@ -195,7 +195,7 @@ func TestRequireTLS(t *testing.T) {
 			if !c.redirect {
 				return
 			}
-			if got, want := e.Redirect(h, true), "https://a.test/x?y"; got != want || e.Status != 301 {
+			if got, want := e.Location(h, nil, true), "https://a.test/x?y"; got != want || e.Status != 301 {
 				t.Errorf("got %d %q, want 301 %q", e.Status, got, want)
 			}
 		})

@@ -7,8 +7,10 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"sidecar/api/header"
+	"sidecar/api/stream"
 	"sidecar/internal/config"
 	"sidecar/internal/match"
+	"sidecar/internal/mutate"
 )
 
 // redirection is a RedirectAction, or the redirect to TLS that require_tls makes.
@@ -16,28 +18,31 @@ type redirection struct {
 	scheme, host, port, path string // "" keeps the request's; port begins with a colon
 	prefixRewrite            string
 	regexRewrite             *match.Substitution
+	pathFormat               mutate.Formatter
 	stripQuery               bool
 	toTLS                    bool
 }
 
-// Redirect returns the location that a request is redirected to. A rewritten path is also put into
-// the request, with the old one in x-envoy-original-path if keepOriginal: log lines show it so.
-// It allocates.
-func (e *Entry) Redirect(h *header.Map, keepOriginal bool) string {
+// Location returns the location header of a route's own answer, "" if it has none. Redirects have one,
+// so have direct responses with status 201 and 3xx, whose location is the request's own URL. Where a
+// redirect rewrites the path, it does so in the request, and leaves the old one in
+// x-envoy-original-path if keepOriginal: log lines show it. It allocates.
+func (e *Entry) Location(h *header.Map, info *stream.Info, keepOriginal bool) string {
 	r := e.redirect
+	if r == nil {
+		return ""
+	}
 	if r.toTLS {
 		return "https://" + h.Value(header.Authority) + h.Value(header.Path)
 	}
+	full := h.Value(header.Path)
 	switch {
 	case r.regexRewrite != nil:
-		full := h.Value(header.Path)
 		path := withoutQuery(full)
-		// An empty result counts as no rewrite, as in Envoy.
-		if b := r.regexRewrite.AppendReplaced(nil, path); len(b) > 0 {
-			setPath(h, string(b), full[len(path):], keepOriginal)
-		}
+		rewritePath(h, r.regexRewrite.AppendReplaced(nil, path), full[len(path):], keepOriginal)
+	case r.pathFormat != nil:
+		rewritePath(h, r.pathFormat.Append(nil, info), full[len(withoutQuery(full)):], keepOriginal)
 	case r.prefixRewrite != "":
-		full := h.Value(header.Path)
 		setPath(h, r.prefixRewrite, full[e.matchedLen(full):], keepOriginal)
 	}
 	return r.location(h)
@@ -92,6 +97,7 @@ func (c *compiler) redirection(p *config.Path, m *routev3.RedirectAction, e *Ent
 	r := &redirection{
 		scheme: m.GetSchemeRedirect(), host: m.GetHostRedirect(), path: m.GetPathRedirect(),
 		prefixRewrite: m.GetPrefixRewrite(), stripQuery: m.GetStripQuery(),
+		pathFormat: c.rewriteFormat(p.Field("path_rewrite"), m.GetPathRewrite(), true),
 	}
 	if m.GetHttpsRedirect() {
 		r.scheme = "https"

@@ -138,8 +138,12 @@ func (c *compiler) retryPolicy(p *config.Path, m *routev3.RetryPolicy) *RetryPol
 		BaseInterval:          Unset,
 		MaxInterval:           Unset,
 	}
-	// Envoy skips conditions that it doesn't know, so that newer control planes can be served.
-	r.On, _ = ParseRetryOn(m.GetRetryOn())
+	// Envoy skips conditions that it doesn't know, and says so in its log.
+	on, valid := ParseRetryOn(m.GetRetryOn())
+	if r.On = on; !valid && c.env.Filter.Log != nil {
+		c.env.Filter.Log.Warn("unknown conditions are ignored", "field", p.Field("retry_on").String(),
+			"value", m.GetRetryOn())
+	}
 	if n := m.GetHostSelectionRetryMaxAttempts(); n != 0 {
 		r.HostSelectionAttempts = n
 	}

@@ -2,6 +2,7 @@ package route
 
 import (
 	"math"
+	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
@@ -37,7 +38,9 @@ func (s *split) pick(h *header.Map, random uint64) *Entry {
 	return nil
 }
 
+// parseUint reads a decimal number as absl::SimpleAtoi does: blanks around it and a plus are fine.
 func parseUint(s string) (n uint64, ok bool) {
+	s = strings.TrimPrefix(strings.Trim(s, " \t"), "+")
 	for i := range len(s) {
 		d := uint64(s[i] - '0')
 		if d > 9 || n > (math.MaxUint64-d)/10 {
@@ -62,7 +65,10 @@ func (c *compiler) split(p *config.Path, m *routev3.WeightedCluster, base *Entry
 		case w.GetName() != "" && w.GetClusterHeader() != "":
 			c.errs.Add(at, "Only one of name or cluster_header can be specified")
 		case w.GetName() != "":
-			c.checkCluster(at.Field("name"), w.GetName())
+			c.checkCluster(at.Field("name"), "weighted ", w.GetName())
+		}
+		if w.GetWeight() == nil {
+			c.errs.Add(at.Field("weight"), "is required")
 		}
 		sum += uint64(w.GetWeight().GetValue())
 		s.entries = append(s.entries, c.clusterEntry(at, w, base))
@@ -87,8 +93,8 @@ func (c *compiler) clusterEntry(p *config.Path, w *routev3.WeightedCluster_Clust
 	e.clusterHost = w.GetHostRewriteLiteral()
 	e.filters = c.filterConfigs(p, w.GetTypedPerFilterConfig(), base.filters)
 	e.request[0] = mutate.Compile(p, "request_headers", w.GetRequestHeadersToAdd(),
-		w.GetRequestHeadersToRemove(), c.env.Format, c.errs)
+		w.GetRequestHeadersToRemove(), c.format, c.errs)
 	e.response[0] = mutate.Compile(p, "response_headers", w.GetResponseHeadersToAdd(),
-		w.GetResponseHeadersToRemove(), c.env.Format, c.errs)
+		w.GetResponseHeadersToRemove(), c.format, c.errs)
 	return &e
 }

@@ -4,6 +4,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"sidecar/internal/config"
+	"sidecar/internal/format"
 	"sidecar/internal/match"
 	"sidecar/internal/mutate"
 )
@@ -33,9 +34,9 @@ func (c *compiler) host(p *config.Path, m *routev3.VirtualHost) *host {
 		bufferLimit: NoLimit,
 	}
 	in.request = mutate.Compile(p, "request_headers", m.GetRequestHeadersToAdd(),
-		m.GetRequestHeadersToRemove(), c.env.Format, c.errs)
+		m.GetRequestHeadersToRemove(), c.format, c.errs)
 	in.response = mutate.Compile(p, "response_headers", m.GetResponseHeadersToAdd(),
-		m.GetResponseHeadersToRemove(), c.env.Format, c.errs)
+		m.GetResponseHeadersToRemove(), c.format, c.errs)
 	if m.GetRetryPolicy() != nil {
 		in.retry = c.retryPolicy(p.Field("retry_policy"), m.GetRetryPolicy())
 	}
@@ -142,9 +143,9 @@ func (c *compiler) rule(p *config.Path, m *routev3.Route, in *inherited, r *rule
 // wins, which is the table's unless most_specific_header_mutations_wins.
 func (c *compiler) mutations(p *config.Path, m *routev3.Route, in *inherited, e *Entry) {
 	request := mutate.Compile(p, "request_headers", m.GetRequestHeadersToAdd(),
-		m.GetRequestHeadersToRemove(), c.env.Format, c.errs)
+		m.GetRequestHeadersToRemove(), c.format, c.errs)
 	response := mutate.Compile(p, "response_headers", m.GetResponseHeadersToAdd(),
-		m.GetResponseHeadersToRemove(), c.env.Format, c.errs)
+		m.GetResponseHeadersToRemove(), c.format, c.errs)
 	e.request = [levels]*mutate.Headers{nil, request, in.request, c.request}
 	e.response = [levels]*mutate.Headers{nil, response, in.response, c.response}
 	if c.mostSpecificWins {
@@ -156,11 +157,18 @@ func (c *compiler) mutations(p *config.Path, m *routev3.Route, in *inherited, e 
 func (c *compiler) directResponse(p *config.Path, m *routev3.DirectResponseAction, e *Entry) {
 	directResponseFields.Check(p, m, c.errs)
 	e.Kind, e.Status = DirectResponse, int(m.GetStatus())
-	body := m.GetBody()
-	if body == nil || isEmptyInline(body) {
-		return
+	// Of these the location is the request's own URL, as in Envoy.
+	if e.Status == 201 || e.Status/100 == 3 {
+		e.redirect = &redirection{}
 	}
-	if b, ok := config.ReadDataSource(p.Field("body"), body, c.maxBody, c.errs); ok {
-		e.Body = string(b)
+	if body := m.GetBody(); body != nil && !isEmptyInline(body) {
+		if b, ok := config.ReadDataSource(p.Field("body"), body, c.maxBody, c.errs); ok {
+			e.body = string(b)
+		}
+	}
+	if f := m.GetBodyFormat(); f != nil {
+		if s := format.CompileAt(p.Field("body_format"), f, c.env.Format, c.errs); s != nil {
+			e.bodyFormat, e.ContentType = s, s.ContentType()
+		}
 	}
 }

@@ -133,7 +133,6 @@ func (r *Filter) OnRequestHeaders(t *stream.Turn, h *header.Map, end bool) filte
 // answer sends the response of a route that has one of its own.
 func (r *Filter) answer(t *stream.Turn) bool {
 	e := r.entry
-	location := ""
 	switch e.Kind {
 	case route.Forward:
 		return false
@@ -143,14 +142,17 @@ func (r *Filter) answer(t *stream.Turn) bool {
 		return true
 	case route.Redirect:
 		r.cfg.stats.RqRedirect.Inc()
-		location = e.Redirect(r.request, !r.cfg.suppressHeaders)
 	case route.DirectResponse:
 		r.cfg.stats.RqDirectResponse.Inc()
 	}
 	info := r.info
+	location := e.Location(r.request, info, !r.cfg.suppressHeaders)
 	r.s.Reply(t, &filter.Reply{
-		Status: e.Status, Body: e.Body, Details: "direct_response", GRPCStatus: -1,
+		Status: e.Status, Body: e.ResponseBody(info), Details: "direct_response", GRPCStatus: -1,
 		Headers: func(h *header.Map) {
+			if e.ContentType != "" {
+				h.SetStatic(header.ContentType, e.ContentType)
+			}
 			if location != "" {
 				h.SetID(header.Location, location)
 			}
