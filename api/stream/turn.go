@@ -16,6 +16,7 @@ type Turn struct {
 	now     time.Time
 	current *Monitor
 	later   []deferred
+	emptied bool // runLater is on the stack
 	dirty   []Flusher
 	// slot holds the event being handled: an event on the stack would move to the heap at the
 	// interface call that handles it.
@@ -84,8 +85,14 @@ func (t *Turn) Later(f func(*Turn)) {
 	t.later = append(t.later, deferred{run: f})
 }
 
-// runLater empties the run list. Nothing on it runs inside a stream.
+// runLater empties the run list. Nothing on it runs inside a stream. What runs may post, which ends
+// here again: that call leaves the list to the one that is walking it.
 func (t *Turn) runLater() {
+	if t.emptied {
+		return
+	}
+	t.emptied = true
+	defer func() { t.emptied = false }()
 	for i := 0; i < len(t.later); i++ {
 		d := t.later[i]
 		t.later[i] = deferred{}
