@@ -24,7 +24,9 @@ func hosts(first int, attr host.Attributes, weights ...uint32) []*host.Host {
 	return out
 }
 
-func up(first int, weights ...uint32) []*host.Host { return hosts(first, host.Attributes{}, weights...) }
+func up(first int, weights ...uint32) []*host.Host {
+	return hosts(first, host.Attributes{}, weights...)
+}
 
 func down(first int, weights ...uint32) []*host.Host {
 	return hosts(first, host.Attributes{Health: host.Unhealthy}, weights...)
