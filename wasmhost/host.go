@@ -55,8 +55,9 @@ type CallRequest struct {
 	Parent *stream.Info
 }
 
-// CallResult is the answer. It belongs to the plugin. A nil Headers says that the stream was reset;
-// a timeout and a missing host are 504 and 503 answers, as Envoy's client makes them up.
+// CallResult is the answer. It belongs to the plugin. A timeout, a reset and a missing host are 504 and
+// 503 answers, made up as Envoy's client does; a nil Headers is for a request that ended with no answer
+// for a reason of our own (shutdown).
 type CallResult struct {
 	Headers, Trailers *header.Map
 	Body              []byte

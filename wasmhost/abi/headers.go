@@ -10,13 +10,22 @@ func (c call) readMap(m MapType) (*header.Map, Status) {
 	case m >= numMaps:
 		return nil, BadArgument
 	case m == CallResponseHeaders:
-		return c.vm.call.Headers, OK
+		return c.callMap(c.vm.call.Headers)
 	case m == CallResponseTrailers:
-		return c.vm.call.Trailers, OK
+		return c.callMap(c.vm.call.Trailers)
 	case m == GRPCInitialMetadata, m == GRPCTrailingMetadata, c.vm.effective == nil:
 		return nil, OK
 	}
 	return c.vm.effective.Headers(m)
+}
+
+// callMap is a map of an answer. An answer that lacks it answers a get with NotFound, which SDKs take
+// where they trap on BadArgument; Envoy never shows one without headers.
+func (c call) callMap(m *header.Map) (*header.Map, Status) {
+	if m == nil && c.vm.call.present {
+		return nil, NotFound
+	}
+	return m, OK
 }
 
 func (c call) writeMap(m MapType) *header.Map {
