@@ -85,7 +85,7 @@ func TestFiguresFail(t *testing.T) {
 	r := newReport(&out, false)
 	r.atMost("b", "low enough", 1, "", "us", 2)
 	r.atMost("b", "too high", 3, "", "us", 2)
-	r.atLeast("b", "too low", 1, "", 2)
+	r.atLeast("b", "too low", 1, 2)
 	r.fail("b", io.ErrUnexpectedEOF)
 	if got := r.failed(); got != 3 {
 		t.Errorf("%d failed, want 3:\n%s", got, &out)

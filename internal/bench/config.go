@@ -54,7 +54,8 @@ func (s *shape) build(p ports, dir string, upHTTP, upTCP int) ([]byte, error) {
 		"stat_prefix": "tcp",
 		"cluster":     "echo",
 	}
-	clusters := []any{cluster("service", upHTTP), cluster("echo", upTCP)}
+	clusters := make([]any, 0, 2+s.clusters)
+	clusters = append(clusters, cluster("service", upHTTP), cluster("echo", upTCP))
 	for i := range s.clusters {
 		clusters = append(clusters, cluster(extraName(i), upHTTP, upTCP))
 	}
@@ -112,13 +113,14 @@ func (s *shape) routes() object {
 		routes = append(routes, route(fmt.Sprintf("/service-%d/", i), "service"))
 	}
 	routes = append(routes, route("/", "service"))
-	hosts := []any{object{
+	hosts := make([]any, 0, 2+s.clusters)
+	hosts = append(hosts, object{
 		"name": "bench", "domains": []any{"bench.test", "127.0.0.1", "127.0.0.1:*"}, "routes": routes,
 		"request_headers_to_add": []any{
 			header("x-bench-static", "one"), header("x-bench-protocol", "%PROTOCOL%"),
 		},
 		"response_headers_to_add": []any{header("x-bench-host", "%UPSTREAM_HOST%")},
-	}}
+	})
 	for i := range s.clusters {
 		hosts = append(hosts, object{
 			"name":    extraName(i),

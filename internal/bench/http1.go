@@ -38,7 +38,8 @@ func (e *env) wrkRounds(ctx context.Context, n int, specs ...spec) (rounds, erro
 }
 
 // againstEnvoy is the specs of a bench that compares: ours, Envoy, and Envoy again as the noise.
-func (e *env) againstEnvoy(s shape) []spec {
+func (e *env) againstEnvoy() []spec {
+	var s shape
 	if e.envoy == "" {
 		return []spec{e.ours(s)}
 	}
@@ -66,7 +67,7 @@ func (e *env) compareCPU(bench, metric string, specs []spec, data rounds, target
 }
 
 func runHTTP1(ctx context.Context, e *env) error {
-	specs := e.againstEnvoy(shape{})
+	specs := e.againstEnvoy()
 	data, err := e.wrkRounds(ctx, e.rounds, specs...)
 	if err != nil {
 		return err
@@ -101,14 +102,14 @@ func runAllocations(ctx context.Context, e *env) error {
 		return err
 	}
 	defer s.stop()
-	before, ok := s.goStat(ctx, "mallocs")
-	if !ok {
+	if _, ok := s.goStat(ctx, "mallocs"); !ok {
 		return fmt.Errorf("%w: the proxy has no statistic server.go_mallocs", errSkip)
 	}
 	if err := e.warm(ctx, []*subject{s}); err != nil {
 		return err
 	}
-	if before, ok = s.goStat(ctx, "mallocs"); !ok {
+	before, ok := s.goStat(ctx, "mallocs")
+	if !ok {
 		return errors.New("server.go_mallocs is gone")
 	}
 	cyclesBefore, _ := s.goStat(ctx, "gc_cycles")

@@ -68,7 +68,7 @@ func runIdleConnections(ctx context.Context, e *env) error {
 	}
 	request := load.Request(benchPath)
 	var perConn []float64
-	for _, sp := range e.againstEnvoy(shape{})[:1+btoi(e.envoy != "")] {
+	for _, sp := range e.againstEnvoy()[:1+btoi(e.envoy != "")] {
 		s, err := e.start(ctx, sp)
 		if err != nil {
 			return err

@@ -75,7 +75,7 @@ func runReload(ctx context.Context, e *env) error {
 	e.note("threads: %d before, %d at most; RSS %.1f MB before, %.1f after", before.Threads, peak,
 		megabytes(before.RSS), megabytes(after.RSS))
 	e.atMost("reload", "threads more than before, at most", float64(peak-before.Threads), "", "", 32)
-	e.atLeast("reload", "the process lives", float64(btoi(s.proc.Alive())), "", 1)
+	e.atLeast("reload", "the process lives", float64(btoi(s.proc.Alive())), 1)
 	// Back: the plugin itself answers again.
 	start := time.Now()
 	if err := awaitPlugin(ctx, s, 10*time.Second); err != nil {
@@ -117,7 +117,7 @@ func judgeReload(e *env, samples []load.Sample) {
 		loops, loops503, others, others200, longestGap.Seconds())
 	e.atMost("reload", "requests without an answer", float64(broken), "", "", 0)
 	e.atLeast("reload", "looping requests answered 503, as a part", float64(loops503)/float64(max(1, loops)),
-		"", 1)
+		1)
 	e.atMost("reload", "slowest answer to a looping request", milliseconds(loopSlowest), "", "ms", 300)
 	e.atMost("reload", "slowest answer to any other request", milliseconds(otherSlowest), "", "ms", 300)
 	e.atMost("reload", "longest time without the plugin", longestGap.Seconds(), "", "s", 1.5)
@@ -172,8 +172,8 @@ func runLoops(ctx context.Context, e *env) error {
 	wg.Wait()
 	peak := threads()
 	e.note("%d streams, %d answered, %d threads at most", min(sent.Load(), total), answered.Load(), peak)
-	e.atLeast("loops", "streams sent", float64(min(sent.Load(), total)), "", float64(total))
-	e.atLeast("loops", "the process lives", float64(btoi(s.proc.Alive())), "", 1)
+	e.atLeast("loops", "streams sent", float64(min(sent.Load(), total)), float64(total))
+	e.atLeast("loops", "the process lives", float64(btoi(s.proc.Alive())), 1)
 	e.atMost("loops", "threads", float64(peak), "", "", 100)
 	if !s.proc.Alive() {
 		return errors.New("the process died: " + s.proc.LogTail(2000))

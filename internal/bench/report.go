@@ -75,9 +75,9 @@ func (r *report) atMost(bench, name string, value float64, spread, unit string, 
 }
 
 // atLeast records a figure that must not be below target.
-func (r *report) atLeast(bench, name string, value float64, unit string, target float64) {
+func (r *report) atLeast(bench, name string, value, target float64) {
 	r.add(figure{
-		Bench: bench, Name: name, Value: value, Unit: unit, Target: target, AtLeast: true,
+		Bench: bench, Name: name, Value: value, Target: target, AtLeast: true,
 		Pass: value >= target,
 	})
 }

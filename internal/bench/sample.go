@@ -88,8 +88,8 @@ func (r rounds) ratio(a, b, metric string) series {
 // difference subtracts round by round.
 func (r rounds) difference(a, b, metric string) series {
 	as, bs := r.series(a, metric), r.series(b, metric)
-	var out series
-	for i := range min(len(as), len(bs)) {
+	out := make(series, 0, min(len(as), len(bs)))
+	for i := range cap(out) {
 		out = append(out, as[i]-bs[i])
 	}
 	return out

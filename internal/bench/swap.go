@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -60,7 +61,7 @@ func runSwap(ctx context.Context, e *env) error {
 	}
 	e.atMost("swap", "failed requests, resets, closes, mixed versions", float64(len(r.errs)), "", "", 0)
 	e.atLeast("swap", "versions that answered, of each swap", float64(len(r.versions))/
-		float64(max(1, r.swaps.Load())), "", 0.9)
+		float64(max(1, r.swaps.Load())), 0.9)
 	e.atMost("swap", fmt.Sprintf("RSS after %.0f s, as a part of that after %.0f s", total.Seconds(),
 		early.Seconds()), float64(late)/float64(early5), "", "", 1.05)
 	e.atMost("swap", "VMs left over", after.vms-before.vms, "", "", 0)
@@ -159,7 +160,7 @@ func (r *swapRun) check(resp load.Response) error {
 		return fmt.Errorf("status %d", resp.Status)
 	}
 	if resp.Close {
-		return fmt.Errorf("connection: close")
+		return errors.New("connection: close")
 	}
 	answered, seen := resp.Header["x-plugin-response"], resp.Header["x-seen"]
 	if len(answered) != 1 || len(seen) != 1 || answered[0] != seen[0] || answered[0] == "" {

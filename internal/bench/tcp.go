@@ -12,7 +12,7 @@ import (
 const metricTrip = "CPU us/round trip"
 
 func runTCP(ctx context.Context, e *env) error {
-	specs := e.againstEnvoy(shape{})
+	specs := e.againstEnvoy()
 	subjects, err := e.startAll(ctx, specs...)
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func (e *env) pingPong(ctx context.Context, s *subject, d time.Duration) (sample
 
 // runTCPBulk has no target of its own yet; it is where a design for small messages loses.
 func runTCPBulk(ctx context.Context, e *env) error {
-	specs := e.againstEnvoy(shape{})
+	specs := e.againstEnvoy()
 	subjects, err := e.startAll(ctx, specs...)
 	if err != nil {
 		return err
@@ -105,7 +105,7 @@ func runConnections(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	for i, sp := range e.againstEnvoy(shape{})[:1+btoi(e.envoy != "")] {
+	for i, sp := range e.againstEnvoy()[:1+btoi(e.envoy != "")] {
 		s, err := e.start(ctx, sp)
 		if err != nil {
 			return err

@@ -51,7 +51,7 @@ func (o *observation) slots() []slot {
 		}
 	}
 	add(kindLog, slices.Clone(o.Log)...)
-	var stats []string
+	stats := make([]string, 0, len(o.Stats))
 	for _, name := range slices.Sorted(maps.Keys(o.Stats)) {
 		stats = append(stats, fmt.Sprintf("%s %+d", name, o.Stats[name]))
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -47,9 +48,7 @@ func writeGolden(dir string, group *corpus.Group, played golden) error {
 			delete(g, name)
 		}
 	}
-	for name, o := range played {
-		g[name] = o
-	}
+	maps.Copy(g, played)
 	data, err := yaml.Marshal(g)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 
@@ -123,9 +124,7 @@ func (s *session) playGroup(ctx context.Context, g *corpus.Group) ([]caseResult,
 		if gots, err = s.gots(ctx, g, s.selects(g, again)); err != nil {
 			return nil, err
 		}
-		for name, r := range s.judge(g, wants, gots) {
-			results[name] = r
-		}
+		maps.Copy(results, s.judge(g, wants, gots))
 	}
 	var out []caseResult
 	for i := range g.Cases {

@@ -49,6 +49,7 @@ func TestServeHTTP(t *testing.T) {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
 		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
 		if err != nil || len(body) != tt.wantBytes || resp.Header.Get("x-seen") != tt.wantSeen {
 			t.Errorf("%s: %d bytes, seen %q, %v", tt.name, len(body), resp.Header.Get("x-seen"), err)
 		}

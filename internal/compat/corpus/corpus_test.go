@@ -136,7 +136,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("listeners: [{name: main, hcm: {a: {b: null}}}]\ncases: []")
 	f.Add("clusters: [{name: x, raw: {load_assignment: 1}}]")
 	f.Add("- not a map")
-	f.Fuzz(func(t *testing.T, in string) {
+	f.Fuzz(func(_ *testing.T, in string) {
 		g, err := Parse("g", []byte(in))
 		if err != nil {
 			return

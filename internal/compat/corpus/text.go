@@ -1,6 +1,7 @@
 package corpus
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -45,7 +46,7 @@ func (e Expander) expand(name, arg string) (string, error) {
 	case "rep":
 		i := strings.LastIndexByte(arg, ':')
 		if i < 0 {
-			return "", fmt.Errorf("want @rep:TEXT:N@")
+			return "", errors.New("want @rep:TEXT:N@")
 		}
 		n, err := strconv.Atoi(arg[i+1:])
 		if err != nil || n < 0 || n*i > maxExpansion {
@@ -65,7 +66,7 @@ func (e Expander) expand(name, arg string) (string, error) {
 	}
 	text, ok := e[name]
 	if !ok {
-		return "", fmt.Errorf("no such placeholder")
+		return "", errors.New("no such placeholder")
 	}
 	return text, nil
 }

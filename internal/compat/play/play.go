@@ -76,7 +76,7 @@ func (s *Stage) Ports() map[string]int {
 
 // Close ends all upstreams and waits for their goroutines.
 func (s *Stage) Close() error {
-	var errs []error
+	errs := make([]error, 0, len(s.upstreams))
 	for _, u := range s.upstreams {
 		errs = append(errs, u.close())
 	}
@@ -98,8 +98,10 @@ func (s *Stage) Play(ctx context.Context, c *corpus.Case, address string) (*Resu
 	var wg sync.WaitGroup
 	for i, steps := range c.Clients {
 		wg.Go(func() {
-			p := &client{ctx: ctx, expander: s.expander, signals: sig, within: time.Duration(c.Within),
-				settle: time.Duration(c.Settle)}
+			p := &client{
+				ctx: ctx, expander: s.expander, signals: sig,
+				within: time.Duration(c.Within), settle: time.Duration(c.Settle),
+			}
 			out.Clients[i] = p.run(address, steps)
 		})
 	}

@@ -2,7 +2,6 @@ package play
 
 import (
 	"context"
-	"io"
 	"net"
 	"strconv"
 	"testing"
@@ -28,7 +27,9 @@ func TestPlay(t *testing.T) {
 		want       Result
 	}{
 		{
-			name: "default answer", yaml: "get: /x",
+			name: "default answer", yaml: `
+get: /x
+upstream: [[answer, hold]]`,
 			want: Result{
 				Clients:   []Client{{Responses: []wire.Message{ok}, End: EndOpen}},
 				Upstreams: map[string][]Connection{"main": {{Requests: []wire.Message{request}, End: EndClosed}}},
@@ -125,7 +126,7 @@ func TestStageCloses(t *testing.T) {
 	if err := stage.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.Read(make([]byte, 1)); err == nil || err == io.ErrNoProgress {
+	if _, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Errorf("the connection is open after Close: %v", err)
 	}
 }

@@ -145,7 +145,7 @@ func (s *scene) end() []Connection {
 	s.over = true
 	conns := s.conns
 	s.mu.Unlock()
-	var out []Connection
+	out := make([]Connection, 0, len(conns))
 	for _, c := range conns {
 		out = append(out, c.finish())
 	}

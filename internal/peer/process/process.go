@@ -102,10 +102,8 @@ func (p *Process) waitReady(ctx context.Context, within time.Duration) error {
 	defer cancel()
 	tick := time.NewTicker(readyEvery)
 	defer tick.Stop()
-	last := errors.New("not asked yet")
 	for {
-		var body string
-		body, last = p.Get(ctx, "/ready")
+		body, last := p.Get(ctx, "/ready")
 		if last == nil && strings.HasPrefix(body, "LIVE") {
 			return nil
 		}
