@@ -99,7 +99,7 @@ func CompileHeader(p *config.Path, m *routev3.HeaderMatcher, errs *config.Errors
 // HeaderName gives the name under which a header map keeps a header that configuration names: lower
 // case, and ":authority" for "host", as Envoy has it.
 func HeaderName(name string) string {
-	if name = strings.ToLower(name); name == "host" {
+	if name = ToLower(name); name == "host" {
 		return ":authority"
 	}
 	return name

@@ -114,3 +114,17 @@ func Lower(c byte) byte {
 	}
 	return c
 }
+
+// ToLower turns A to Z into a to z and leaves all else, unlike strings.ToLower.
+func ToLower(s string) string {
+	for i := range len(s) {
+		if Lower(s[i]) != s[i] {
+			b := []byte(s)
+			for j := range b {
+				b[j] = Lower(b[j])
+			}
+			return string(b)
+		}
+	}
+	return s
+}

@@ -9,6 +9,7 @@ import (
 	"sidecar/api/header"
 	"sidecar/api/stream"
 	"sidecar/internal/config"
+	"sidecar/internal/match"
 )
 
 // OptionFields accounts for HeaderValueOption, ValueFields for HeaderValue inside of it.
@@ -67,7 +68,7 @@ func Compile(p *config.Path, field string, add []*corev3.HeaderValueOption, remo
 	}
 	h := &Headers{}
 	for i, name := range remove {
-		lower := strings.ToLower(name)
+		lower := match.ToLower(name)
 		if lower == "" || lower[0] == ':' || lower == "host" {
 			errs.Add(p.Field(field+"_to_remove").Index(i), ":-prefixed or host headers may not be removed")
 		}
@@ -89,7 +90,7 @@ func compileAddition(p *config.Path, o *corev3.HeaderValueOption, format Compile
 ) (addition, error) {
 	OptionFields.Check(p, o, errs)
 	ValueFields.Check(p.Field("header"), o.GetHeader(), errs)
-	name := strings.ToLower(o.GetHeader().GetKey())
+	name := match.ToLower(o.GetHeader().GetKey())
 	a := addition{name: name, id: header.Lookup(name), keepEmpty: o.GetKeepEmptyValue()}
 	if name == "" {
 		return a, fmt.Errorf("key is required")

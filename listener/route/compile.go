@@ -1,8 +1,6 @@
 package route
 
 import (
-	"strings"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -10,6 +8,7 @@ import (
 	"sidecar/api/filter"
 	"sidecar/internal/config"
 	"sidecar/internal/format"
+	"sidecar/internal/match"
 	"sidecar/internal/mutate"
 )
 
@@ -77,7 +76,7 @@ func Compile(m *routev3.RouteConfiguration, env Env) (*Table, error) {
 		},
 	}
 	for _, name := range m.GetInternalOnlyHeaders() {
-		t.internalOnlyHeaders = append(t.internalOnlyHeaders, strings.ToLower(name))
+		t.internalOnlyHeaders = append(t.internalOnlyHeaders, match.ToLower(name))
 	}
 	for i, vh := range m.GetVirtualHosts() {
 		p := config.Field("virtual_hosts").Index(i)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
 
 	"sidecar/api/header"
 	"sidecar/api/stream"
@@ -82,4 +83,13 @@ func indent(s, by string) string {
 
 func filterState(key, value string) map[string]stream.FilterObject {
 	return map[string]stream.FilterObject{key: {Value: value}}
+}
+
+func marshal(t testing.TB, m proto.Message) []byte {
+	t.Helper()
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

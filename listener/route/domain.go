@@ -47,7 +47,7 @@ func (w *wildcards) add(text string, vh *host) bool {
 func (d *domains) add(p *config.Path, list []string, vh *host, table string, errs *config.Errors) {
 	for i, domain := range list {
 		at := p.Field("domains").Index(i)
-		domain = strings.ToLower(domain)
+		domain = match.ToLower(domain)
 		ok := true
 		switch {
 		case domain == "*":
@@ -94,7 +94,7 @@ func (d *domains) find(h *header.Map) *host {
 
 func (d *domains) findFolded(host string) *host {
 	if len(host) > hostBuffer {
-		return lookup(d, strings.ToLower(host))
+		return lookup(d, match.ToLower(host))
 	}
 	var b [hostBuffer]byte
 	for i := range len(host) {

@@ -215,7 +215,7 @@ func (c *compiler) rateLimitedBackOff(
 	for i, h := range m.GetResetHeaders() {
 		resetHeaderFields.Check(p.Field("reset_headers").Index(i), h, c.errs)
 		out.Headers = append(out.Headers, ResetHeader{
-			Name: strings.ToLower(h.GetName()), UnixTime: h.GetFormat() == routev3.RetryPolicy_UNIX_TIMESTAMP,
+			Name: match.ToLower(h.GetName()), UnixTime: h.GetFormat() == routev3.RetryPolicy_UNIX_TIMESTAMP,
 		})
 	}
 	return out

@@ -1,8 +1,6 @@
 package route
 
 import (
-	"strings"
-
 	"sidecar/internal/match"
 )
 
@@ -37,7 +35,7 @@ func newPaths(rules []rule) paths {
 		case r.path.kind == pathConnect:
 			t.connect = append(t.connect, int32(i))
 		case r.path.fold:
-			t.folded = insert(t.folded, strings.ToLower(r.path.key()), int32(i))
+			t.folded = insert(t.folded, match.ToLower(r.path.key()), int32(i))
 		default:
 			t.plain = insert(t.plain, r.path.key(), int32(i))
 		}

@@ -25,7 +25,7 @@ func linear(rules []rule, q *request) *rule {
 
 // words make paths and matchers that often agree, and differ in case, length and ends.
 func word(r *rand.Rand) string {
-	return []string{"a", "A", "ab", "abc", "b", "bc", "a/", "/", "", "%61", "é", ";"}[r.IntN(12)]
+	return []string{"a", "A", "ab", "abc", "b", "bc", "a/", "/", "", "%61", "é", "É", ";"}[r.IntN(13)]
 }
 
 func randomPath(r *rand.Rand) string {
