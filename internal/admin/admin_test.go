@@ -519,6 +519,9 @@ func TestLogging(t *testing.T) {
 	post("/logging?level=debug", 200, "  a2a: debug\n")
 	post("/logging?http=trace", 200, "  http: trace\n")
 	post("/logging?paths=http:error,router:critical", 200, "  http: error\n")
+	post("/logging?paths=", 200, "active loggers:\n")
+	post("/logging?paths=http", 400, "error: empty logger name or empty logger level\n")
+	post("/logging?group=http:info", 400, "error: group parameter requires fine-grain logging to be enabled\n")
 	post("/logging?level=foo", 400, "error: unknown logger level\n\nusage: /logging")
 	post("/logging?nope=debug", 400, "error: unknown logger name\n")
 	post("/logging?paths=http:off,nope:info", 400, "  http: error\n") // nothing was changed

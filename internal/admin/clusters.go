@@ -19,9 +19,9 @@ import (
 func (s *Server) serveClusters(r *request) answer {
 	var filter *regexp.Regexp
 	if expr, _ := r.query.get("filter"); expr != "" {
-		re, err := compileRegex(expr)
+		re, err := regexp.Compile(expr)
 		if err != nil {
-			return text(http.StatusBadRequest, err.Error())
+			return text(http.StatusBadRequest, "Invalid re2 regex")
 		}
 		filter = re
 	}

@@ -11,6 +11,7 @@ const loggingUsage = `
 usage: /logging?<name>=<level> (change single level)
 usage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)
 usage: /logging?level=<level> (change all levels)
+usage: /logging?group=<group_name>:<level> (change group of loggers)
 levels: trace debug info warning error critical off 
 `
 
@@ -40,11 +41,13 @@ func (s *Server) setLevels(q query) error {
 		return Error("invalid number of parameters")
 	}
 	name, value := q[0].name, q[0].value
+	if value == "" {
+		return nil // Envoy takes this for a question
+	}
 	switch name {
+	case "group":
+		return Error("group parameter requires fine-grain logging to be enabled")
 	case "level":
-		if value == "" {
-			return nil
-		}
 		level, err := log.ParseLevel(value)
 		if err != nil {
 			return Error("unknown logger level")

@@ -5,7 +5,6 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"sort"
-	"strings"
 
 	"sidecar/api/stats"
 )
@@ -72,10 +71,17 @@ func regexProblem(err error, expr string) string {
 	if !isSyntax {
 		return err.Error()
 	}
-	if e.Code == syntax.ErrMissingParen {
+	switch e.Code { //nolint:exhaustive // the texts of the others are the same, or nearly so
+	case syntax.ErrMissingParen:
 		return "missing ): " + expr
+	case syntax.ErrMissingBracket:
+		return "missing ]: " + e.Expr
+	case syntax.ErrInvalidRepeatOp:
+		return "bad repetition operator: " + e.Expr
+	case syntax.ErrMissingRepeatArgument:
+		return "no argument for repetition operator: " + e.Expr
 	}
-	return strings.TrimSuffix(e.Code.String(), "`") + ": " + e.Expr
+	return e.Code.String() + ": " + e.Expr
 }
 
 // row is one stat to be shown, read when it was listed.

@@ -47,6 +47,7 @@ func commands() map[string]definition {
 		"FILTER_STATE":      {makeFilterState, paramOptional, true, false},
 
 		"HOSTNAME":              {makeHostname, paramNone, false, false},
+		"LOCAL_REPLY_BODY":      {makeLocalReplyBody, paramNone, false, false},
 		"ENVIRONMENT":           {makeEnvironment, paramRequired, true, false},
 		"GRPC_STATUS":           {makeGRPCStatus, paramOptional, false, false},
 		"PATH":                  {makePath, paramOptional, true, false},

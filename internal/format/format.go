@@ -15,7 +15,7 @@ func (e Error) Error() string { return string(e) }
 
 func errorf(format string, args ...any) error { return Error(fmt.Sprintf(format, args...)) }
 
-// Options are what a format is compiled with. The zero value is that of an access log.
+// Options are what a format is compiled with.
 type Options struct {
 	// Hostname is what %HOSTNAME% prints.
 	Hostname string
@@ -23,6 +23,8 @@ type Options struct {
 	Getenv func(name string) (string, bool)
 	// OmitEmpty leaves out values that are not known, where "-" would be printed otherwise.
 	OmitEmpty bool
+	// InLog is set for access logs, where %LOCAL_REPLY_BODY% is empty, as in Envoy.
+	InLog bool
 	// Extensions are the commands of listed formatters, such as REQ_WITHOUT_QUERY.
 	Extensions []string
 }

@@ -306,6 +306,21 @@ func TestSubstitution(t *testing.T) {
 	}
 }
 
+func TestLocalReplyBody(t *testing.T) {
+	t.Parallel()
+	in := proxied()
+	in.LocalReplyBody = "no healthy upstream"
+	for inLog, want := range map[bool]string{false: "[no healthy upstream]", true: "[]"} {
+		f, err := Compile("[%LOCAL_REPLY_BODY%]", Options{InLog: inLog})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(f.Append(nil, in)); got != want {
+			t.Error(inLog, got)
+		}
+	}
+}
+
 func TestRequestWithoutQuery(t *testing.T) {
 	t.Parallel()
 	f, err := Compile("%REQ_WITHOUT_QUERY(:path)%", Options{Extensions: []string{"REQ_WITHOUT_QUERY"}})

@@ -233,3 +233,12 @@ func makeHostname(_ string, o *Options) (op, error) {
 		return appendString(dst, hostname)
 	}}, nil
 }
+
+func makeLocalReplyBody(_ string, o *Options) (op, error) {
+	if o.InLog {
+		return op{text: func(dst []byte, _ *stream.Info) ([]byte, bool) { return dst, true }}, nil
+	}
+	return op{text: func(dst []byte, in *stream.Info) ([]byte, bool) {
+		return append(dst, in.LocalReplyBody...), true
+	}}, nil
+}

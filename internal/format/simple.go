@@ -60,10 +60,6 @@ func simpleHTTP(name string) op {
 		return op{text: func(dst []byte, in *stream.Info) ([]byte, bool) {
 			return append(dst, in.LogType.String()...), true
 		}}
-	case "LOCAL_REPLY_BODY":
-		return op{text: func(dst []byte, in *stream.Info) ([]byte, bool) {
-			return append(dst, in.LocalReplyBody...), true
-		}}
 	case "CUSTOM_FLAGS":
 		// Set by filters that are not here: empty, and known to be.
 		return op{text: func(dst []byte, _ *stream.Info) ([]byte, bool) { return dst, true }}

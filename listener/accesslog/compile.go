@@ -52,8 +52,10 @@ func (l *Logger) Log(in *stream.Info) {
 // to be used.
 func Compile(p *config.Path, logs []*accesslogv3.AccessLog, o *Options, errs *config.Errors) []*Logger {
 	var out []*Logger
+	own := *o
+	own.Format.InLog = true
 	for i, m := range logs {
-		if l := compileLogger(p.Index(i), m, o, errs); l != nil {
+		if l := compileLogger(p.Index(i), m, &own, errs); l != nil {
 			out = append(out, l)
 		}
 	}
