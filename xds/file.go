@@ -157,9 +157,6 @@ func (k *kind) decodeYAML(data []byte, strict bool) (*response, error) {
 	if err := json.Unmarshal(js, &top); err != nil {
 		return nil, err
 	}
-	if top == nil { // comments only, or null
-		return nil, errEmptyFile
-	}
 	resources := top["resources"]
 	delete(top, "resources")
 	rest, err := json.Marshal(top)

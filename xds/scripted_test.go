@@ -10,6 +10,7 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
@@ -62,34 +63,48 @@ func newScripted(t *testing.T, delta bool) *scripted {
 func (s *scripted) StreamAggregatedResources(
 	st discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer,
 ) error {
+	asked := make(chan struct{})
 	go func() {
-		for {
+		for first := true; ; first = false {
 			req, err := st.Recv()
 			if err != nil {
 				return
 			}
 			s.requests <- req
+			if first {
+				close(asked)
+			}
 		}
 	}()
-	return s.send(st)
+	return s.send(st, asked)
 }
 
 func (s *scripted) DeltaAggregatedResources(
 	st discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer,
 ) error {
+	asked := make(chan struct{})
 	go func() {
-		for {
+		for first := true; ; first = false {
 			req, err := st.Recv()
 			if err != nil {
 				return
 			}
 			s.deltas <- req
+			if first {
+				close(asked)
+			}
 		}
 	}()
-	return s.send(st)
+	return s.send(st, asked)
 }
 
-func (s *scripted) send(st grpc.ServerStream) error {
+// send writes what the test has queued; as every server, not before it was asked for something.
+func (s *scripted) send(st grpc.ServerStream, asked <-chan struct{}) error {
+	select {
+	case <-asked:
+	case <-st.Context().Done():
+		return nil
+	}
 	for {
 		select {
 		case m := <-s.out:
@@ -260,10 +275,11 @@ func TestReplacedWhileWarming(t *testing.T) {
 	w.want(ctx, t, "c=slow-c2")
 	w.release("slow-c1", errBroken) // about a version that is history
 	w.release("slow-c2", nil)
-	w.release("slow-a", nil)
+	w.release("slow-a", errors.New("too old"))
 	r := s.answer("n2")
 	got := r.GetErrorDetail().GetMessage()
-	if !strings.Contains(got, "b: field.path: is bad") || strings.Contains(got, "broken") {
+	if !strings.Contains(got, "b: field.path: is bad") || !strings.Contains(got, "a: too old") ||
+		strings.Contains(got, "broken") {
 		t.Fatalf("NACK %q", got)
 	}
 	select {
@@ -461,13 +477,18 @@ func TestNoNamesAfterBreak(t *testing.T) {
 	}
 	s.push(source.ListenerType, "2", listener("a", "1"))
 	lds.want(ctx, t, "a=1")
-	if r := s.answer("n2"); r.GetTypeUrl() != source.ListenerType {
-		t.Fatalf("got %v", r)
+	for r := range s.requests {
+		if r.GetTypeUrl() == source.RouteType {
+			t.Fatalf("asked for routes: %v", r)
+		}
+		if r.GetResponseNonce() == "n2" {
+			break
+		}
 	}
 }
 
-// TestBreakWhileWarming: what is accepted after the stream has broken counts, but is not announced
-// with a nonce that the new stream never gave.
+// TestBreakWhileWarming: what is decided after the stream has broken is not told on the new stream,
+// which never gave that nonce.
 func TestBreakWhileWarming(t *testing.T) {
 	t.Parallel()
 	bothProtocols(t, func(t *testing.T, delta bool) {
@@ -485,30 +506,36 @@ func TestBreakWhileWarming(t *testing.T) {
 				Resources: []*discoveryv3.Resource{{Name: "a", Version: "1", Resource: a}},
 			}
 		}
+		next := func() answering {
+			select {
+			case r := <-s.requests:
+				return r
+			case r := <-s.deltas:
+				return r
+			case <-ctx.Done():
+				t.Fatal("no request")
+				return nil
+			}
+		}
+		next() // the first of the stream
 		send("n1")
 		w.want(ctx, t, "a=slow")
 		s.out <- nil
-		nonces := make(chan string, 100)
-		next := func() string {
-			if delta {
-				return (<-s.deltas).GetResponseNonce()
-			}
-			return (<-s.requests).GetResponseNonce()
-		}
-		for range 2 { // the first request of each stream
-			nonces <- next()
-		}
-		w.release("slow", nil)
+		next() // the first of the next
+		w.release("slow", errBroken)
 		send("n2")
-		for got := ""; got != "n2"; {
-			got = next()
-			nonces <- got
-		}
-		close(nonces)
-		for n := range nonces {
-			if n == "n1" {
-				t.Fatal("a nonce of the old stream was sent on the new one")
+		w.want(ctx, t, "a=slow") // rejected before: given again
+		w.release("slow", nil)
+		for r := next(); r.GetResponseNonce() != "n2"; r = next() {
+			if r.GetResponseNonce() == "n1" || r.GetErrorDetail() != nil {
+				t.Fatalf("told on the new stream: %v", r)
 			}
 		}
 	})
+}
+
+// answering is the part of the requests of both protocols that answers a response.
+type answering interface {
+	GetResponseNonce() string
+	GetErrorDetail() *statuspb.Status
 }
