@@ -101,11 +101,50 @@ func (m *Map) storeLower(s []byte) string {
 }
 
 func (m *Map) push(id ID, name, value string) {
+	if pseudo(name) {
+		if at := m.pseudoEnd(); at < len(m.fields) {
+			m.insert(at, field{name: name, value: value, id: id})
+			return
+		}
+	}
 	if id != None && m.index[id] == 0 {
 		m.index[id] = uint16(len(m.fields) + 1)
 	}
 	m.bytes += len(name) + len(value)
 	m.fields = append(m.fields, field{name: name, value: value, id: id})
+}
+
+func pseudo(name string) bool { return name != "" && name[0] == ':' }
+
+// pseudoEnd returns how many pseudo-headers the map begins with.
+func (m *Map) pseudoEnd() int {
+	n := 0
+	for n < len(m.fields) && pseudo(m.fields[n].name) {
+		n++
+	}
+	return n
+}
+
+// insert puts a field at a place, as Envoy puts pseudo-headers before all others whenever they are
+// added (HeaderMapImpl::HeaderList).
+func (m *Map) insert(at int, f field) {
+	for i := range m.index {
+		if int(m.index[i]) > at {
+			m.index[i]++
+		}
+	}
+	if f.id != None && (m.index[f.id] == 0 || int(m.index[f.id]) > at) {
+		m.index[f.id] = uint16(at + 1)
+	}
+	m.bytes += len(f.name) + len(f.value)
+	m.fields = append(m.fields, field{})
+	copy(m.fields[at+1:], m.fields[at:])
+	m.fields[at] = f
+	if len(m.rawNames) > at {
+		m.rawNames = append(m.rawNames, "")
+		copy(m.rawNames[at+1:], m.rawNames[at:])
+		m.rawNames[at] = ""
+	}
 }
 
 // Add appends a field; both strings are copied. A name that Envoy keeps once (an inline header) and

@@ -240,6 +240,13 @@ func (m *Monitor) wake() {
 // queueLimit is how much data may wait for a busy stream before its source must stop.
 const queueLimit = 64 << 10
 
+// HasRoom tells whether WaitRoom would return at once.
+func (m *Monitor) HasRoom() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.queued <= queueLimit
+}
+
 // WaitRoom blocks while more than queueLimit bytes wait for a busy stream. Only the reader of a
 // connection that serves this one stream may call it, outside every stream.
 func (m *Monitor) WaitRoom() {

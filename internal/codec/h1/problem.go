@@ -66,6 +66,7 @@ var (
 	errHeadersSize   = refused(tooLarge, "http1.headers_too_large", "headers are too large")
 	errHeadersCount  = refused(tooLarge, "http1.too_many_headers", "there are too many headers")
 	errLowVersion    = refused(426, "low_version", "HTTP version is below 1.1")
+	errInterim       = bad(codecError, "too many interim responses")
 	errPrematureData = bad(codecError, "response without a request")
 )
 
