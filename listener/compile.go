@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -122,6 +123,8 @@ type Chain struct {
 	digest   [32]byte
 	drain    *Draining
 	conns    connections
+	// warmed is set once, by the goroutine that warms the chain's first version.
+	warmed atomic.Bool
 }
 
 // Compile turns a listener resource into a Config. Chains that are the same in old are taken over

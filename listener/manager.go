@@ -14,6 +14,7 @@ import (
 
 	"sidecar/api/filter"
 	"sidecar/api/stats"
+	"sidecar/api/stream"
 	"sidecar/internal/task"
 )
 
@@ -49,7 +50,6 @@ type Manager struct {
 type warmup struct {
 	gen    *generation
 	cancel context.CancelFunc
-	done   chan struct{}
 }
 
 // NewManager makes a manager without listeners. limits may be nil.
@@ -62,16 +62,27 @@ func NewManager(env *Env, drain *Draining, limits Limits) *Manager {
 	}
 }
 
-// Apply adds or updates one listener: it compiles, binds and begins to warm it. The error is what is
-// wrong with the resource; the version in force stays then. warmed is called, from any goroutine,
-// when the new version is in force or was given up; with nothing to do it is called before Apply
-// returns.
-func (m *Manager) Apply(l *listenerv3.Listener, version string, static bool, warmed func(error)) error {
+// Outcome tells how an Apply went on. Each function is called once, from any goroutine, also from
+// inside Apply.
+type Outcome struct {
+	// Started gets nil when the version compiled, is bound and its plugins have started, or what is
+	// wrong with it; the version in force stays then.
+	Started func(error)
+	// Ready is called when the version is in force, or was given up.
+	Ready func()
+}
+
+// Apply adds or updates one listener: it compiles, binds and begins to warm it.
+func (m *Manager) Apply(l *listenerv3.Listener, version string, static bool, out Outcome) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if warmed == nil {
-		warmed = func(error) {}
+	if err := m.apply(l, version, static, out); err != nil {
+		out.Started(err)
+		out.Ready()
 	}
+}
+
+func (m *Manager) apply(l *listenerv3.Listener, version string, static bool, out Outcome) error {
 	old := m.live[l.GetName()]
 	if m.static[l.GetName()] && !static {
 		return fmt.Errorf("listener '%s' is static and cannot be updated", l.GetName())
@@ -89,20 +100,22 @@ func (m *Manager) Apply(l *listenerv3.Listener, version string, static bool, war
 	delete(m.errors, l.GetName())
 	if w := m.warming[cfg.Name]; w != nil {
 		if bytes.Equal(w.gen.cfg.Raw, cfg.Raw) {
-			warmed(nil)
+			out.Started(nil)
+			out.Ready()
 			return nil
 		}
 	}
 	if old != nil && bytes.Equal(old.cfg.Raw, cfg.Raw) {
 		m.cancelWarming(cfg.Name)
 		old.version = version
-		warmed(nil)
+		out.Started(nil)
+		out.Ready()
 		return nil
 	}
-	return m.begin(cfg, version, static, old, warmed)
+	return m.begin(cfg, version, static, old, out)
 }
 
-func (m *Manager) begin(cfg *Config, version string, static bool, old *generation, warmed func(error)) error {
+func (m *Manager) begin(cfg *Config, version string, static bool, old *generation, out Outcome) error {
 	scope := m.env.Scope.Sub("listener." + cfg.statName)
 	g := &generation{cfg: cfg, m: m, version: version, updated: time.Now(), scope: scope, stats: stats.Bind[Stats](scope)}
 	if err := m.bindAll(g); err != nil {
@@ -118,56 +131,100 @@ func (m *Manager) begin(cfg *Config, version string, static bool, old *generatio
 	}
 	m.cancelWarming(cfg.Name)
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &warmup{gen: g, cancel: cancel, done: make(chan struct{})}
+	w := &warmup{gen: g, cancel: cancel}
 	m.warming[cfg.Name] = w
 	m.stats.Warming.Set(int64(len(m.warming)))
 	if !m.needsWarming(g) {
 		cancel()
 		m.swap(g)
-		close(w.done)
-		warmed(nil)
+		out.Started(nil)
+		out.Ready()
 		return nil
 	}
 	m.wg.Add(1)
 	task.Go("warm listener "+cfg.Name, func() {
 		defer m.wg.Done()
 		defer cancel()
-		err := g.warm(ctx)
-		m.mu.Lock()
-		if m.warming[cfg.Name] == w {
-			m.swap(g)
-		} else {
-			err = errors.Join(err, context.Canceled)
-			m.unbind(g)
-		}
-		m.mu.Unlock()
-		close(w.done)
-		warmed(err)
-	}, nil)
+		m.warm(ctx, w, out)
+	}, func(p *task.Panic) {
+		out.Started(p)
+		out.Ready()
+	})
 	return nil
+}
+
+// warm starts what the chains of a new version need, waits for what they depend on, and puts the
+// version in force, unless it was given up meanwhile.
+func (m *Manager) warm(ctx context.Context, w *warmup, out Outcome) {
+	g, name := w.gen, w.gen.cfg.Name
+	err := g.start(ctx)
+	out.Started(err)
+	if err == nil {
+		g.await(ctx)
+	}
+	m.mu.Lock()
+	defer out.Ready()
+	defer m.mu.Unlock()
+	if m.warming[name] == w && err == nil {
+		m.swap(g)
+		return
+	}
+	if m.warming[name] == w {
+		delete(m.warming, name)
+		m.stats.Warming.Set(int64(len(m.warming)))
+		m.stats.CreateFailure.Inc()
+		m.errors[name] = err.Error()
+	}
+	m.discard(g)
+}
+
+// discard lets go of a version that never was in force.
+func (m *Manager) discard(g *generation) {
+	keep := map[*Chain]bool{}
+	if live := m.live[g.cfg.Name]; live != nil {
+		for _, ch := range live.cfg.all() {
+			keep[ch] = true
+		}
+	}
+	for _, ch := range g.cfg.all() {
+		if r, ok := ch.terminal.(filter.Retirer); ok && !keep[ch] {
+			r.Retire()
+		}
+	}
+	m.unbind(g)
 }
 
 // needsWarming tells whether a chain that is new has something to wait for.
 func (m *Manager) needsWarming(g *generation) bool {
 	for _, ch := range g.cfg.all() {
-		if _, ok := ch.terminal.(filter.Warmer); ok {
+		_, warms := ch.terminal.(filter.Warmer)
+		_, awaits := ch.terminal.(filter.Awaiter)
+		if (warms || awaits) && !ch.warmed.Load() {
 			return true
 		}
 	}
 	return false
 }
 
-// warm waits until every chain can serve. A chain that cannot warm serves what it has: the wait is
-// bounded by initial_fetch_timeout where the configuration sets one.
-func (g *generation) warm(ctx context.Context) error {
+// start starts the plugins of the chains; an error rejects the version.
+func (g *generation) start(ctx context.Context) error {
+	var errs []error
 	for _, ch := range g.cfg.all() {
-		if w, ok := ch.terminal.(filter.Warmer); ok {
-			if err := w.Warm(ctx); err != nil && ctx.Err() != nil {
-				return err
-			}
+		if w, ok := ch.terminal.(filter.Warmer); ok && !ch.warmed.Load() {
+			errs = append(errs, w.Warm(ctx))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// await waits for what the chains depend on.
+func (g *generation) await(ctx context.Context) {
+	for _, ch := range g.cfg.all() {
+		if a, ok := ch.terminal.(filter.Awaiter); ok && !ch.warmed.Load() {
+			a.Await(ctx)
+		}
+		ch.warmed.Store(true)
+	}
 }
 
 func (m *Manager) cancelWarming(name string) {
@@ -388,11 +445,27 @@ type Status struct {
 	Static    bool
 	Version   string
 	Addresses []Address
-	Bound     []string // with the ports that the system chose
+	Bound     []stream.Addr // with the ports that the system chose; none if not bound
 	Raw       []byte
 	Updated   time.Time
 	Warming   bool
 	Err       string
+}
+
+// Local returns the addresses that the listener listens at, or would if it were bound.
+func (s *Status) Local() []stream.Addr {
+	if len(s.Bound) > 0 {
+		return s.Bound
+	}
+	var out []stream.Addr
+	for _, a := range s.Addresses {
+		if a.IP.IsValid() {
+			out = append(out, stream.IPAddr(a.IP))
+		} else {
+			out = append(out, stream.PipeAddr(a.Text))
+		}
+	}
+	return out
 }
 
 // Snapshot lists the listeners by name.
@@ -406,7 +479,7 @@ func (m *Manager) Snapshot() []Status {
 			Raw: g.cfg.Raw, Updated: g.updated, Warming: warming, Err: m.errors[g.cfg.Name],
 		}
 		for _, k := range g.sockets {
-			s.Bound = append(s.Bound, k.ln.Addr().String())
+			s.Bound = append(s.Bound, addrOf(k.ln.Addr()))
 		}
 		out = append(out, s)
 	}

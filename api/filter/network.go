@@ -25,10 +25,17 @@ type NetworkTerminal interface {
 	Serve(t *stream.Turn, c *wire.Conn, info *stream.ConnInfo, d Drainer)
 }
 
-// Warmer is implemented by what a Compile returned if it has to fetch something before it can serve:
-// Warm blocks until then, or until ctx ends.
+// Warmer is implemented by what a Compile returned if it has to be started before it can serve, such
+// as a plugin. Warm blocks until then, or until ctx ends; its error rejects the configuration.
 type Warmer interface {
 	Warm(ctx context.Context) error
+}
+
+// Awaiter is implemented by what a Compile returned if it depends on other resources of a management
+// server. Await subscribes to them and blocks until they are there, their initial_fetch_timeout has
+// passed, or ctx ends. It comes after Warm.
+type Awaiter interface {
+	Await(ctx context.Context)
 }
 
 // Retirer is implemented by compiled objects that hold subscriptions; Retire lets go of them once no

@@ -40,7 +40,6 @@ func Compile(m *hcmv3.HttpConnectionManager, env *Env) (*Config, error) {
 		stats:         stats.Bind[Stats](env.Scope.Sub(prefix)),
 		listenerStats: stats.Bind[ListenerStats](env.ListenerScope.Sub(prefix)),
 		log0:          env.Log,
-		newCodec:      env.NewCodec,
 		clock:         env.Clock,
 		random:        env.Random,
 		overload:      env.Overload,
@@ -55,6 +54,7 @@ func Compile(m *hcmv3.HttpConnectionManager, env *Env) (*Config, error) {
 	c.compileNames(m, &errs)
 	c.compileTimeouts(m, &errs)
 	c.compileCodec(m, &errs)
+	c.newCodec = env.Codec(&c.codecOptions)
 	c.compileAddresses(m, &errs)
 	c.compilePaths(m)
 	c.compileRequestID(m, &errs)
@@ -145,7 +145,7 @@ func (c *Config) compileCodec(m *hcmv3.HttpConnectionManager, errs *config.Error
 	o.AllowCustomMethods = h1.GetAllowCustomMethods()
 	o.StreamErrorOnInvalid = config.Value(h1.GetOverrideStreamErrorOnInvalidHttpMessage(),
 		m.GetStreamErrorOnInvalidHttpMessage().GetValue())
-	c.acceptHTTP10, c.defaultHost = o.AcceptHTTP10, h1.GetDefaultHostForHttp_10()
+	c.acceptHTTP10, o.DefaultHost = o.AcceptHTTP10, h1.GetDefaultHostForHttp_10()
 	if f := h1.GetHeaderKeyFormat(); f != nil {
 		keyFormatFields.Check(p.Field("header_key_format"), f, errs)
 		o.ProperCase = f.GetProperCaseWords() != nil

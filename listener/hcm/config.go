@@ -44,7 +44,6 @@ type Config struct {
 	localNode       string
 	via             string
 	schemeOverwrite string
-	defaultHost     string
 	internal        []netip.Prefix
 
 	idleTimeout              time.Duration
@@ -102,6 +101,7 @@ type Overload interface {
 
 // CodecOptions are what the connection manager asks of whatever codec serves a connection.
 type CodecOptions struct {
+	DefaultHost          string // of HTTP/1.0 requests without one
 	MaxHeadersBytes      int
 	MaxHeaders           int
 	DelayedCloseTimeout  time.Duration
@@ -122,7 +122,7 @@ type CodecOptions struct {
 }
 
 // NewCodec makes the codec of a connection.
-type NewCodec func(w *wire.Conn, h stream.ServerHandler, o CodecOptions) Codec
+type NewCodec func(w *wire.Conn, h stream.ServerHandler) Codec
 
 // Env is what a Compile may use: lookups and constructors of what lives outside this package.
 type Env struct {
@@ -130,7 +130,7 @@ type Env struct {
 	Scope         *stats.Scope // the server's
 	ListenerScope *stats.Scope // the listener's
 	Log           *slog.Logger
-	NewCodec      NewCodec
+	Codec         func(o *CodecOptions) NewCodec
 	Clock         Clock
 	Random        func() uint64
 	Overload      Overload

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sidecar/api/filter"
 	"sidecar/api/stream"
 	"sidecar/internal/wire"
 )
@@ -30,7 +31,7 @@ type Conn struct {
 	localPortText  string
 	localPort      uint16
 	remoteLoopback bool
-	drain          Drainer
+	drain          filter.Drainer
 	stats          *Stats
 	lstats         *ListenerStats
 
@@ -45,20 +46,13 @@ type Conn struct {
 	since time.Time // of the last change to no active stream
 }
 
-// Drainer tells a connection that what it was accepted by is going away.
-type Drainer interface {
-	// Draining tells that the listener or the server drains; roll is a random number that spreads the
-	// decision over the drain time (drain strategy gradual).
-	Draining(roll uint64) bool
-}
-
 // Serve runs the connection until it ends. It is called on the connection's own goroutine.
-func (c *Config) Serve(t *stream.Turn, w *wire.Conn, info *stream.ConnInfo, d Drainer) {
+func (c *Config) Serve(t *stream.Turn, w *wire.Conn, info *stream.ConnInfo, d filter.Drainer) {
 	conn := &Conn{cfg: c, wire: w, info: *info, drain: d, stats: c.stats, lstats: c.listenerStats}
 	conn.describe()
 	conn.stats.CxTotal.Inc()
 	conn.stats.CxActive.Inc()
-	conn.codec = c.newCodec(w, conn, c.codecOptions)
+	conn.codec = c.newCodec(w, conn)
 	conn.startIdle()
 	conn.codec.Serve(t)
 	conn.stopIdle()

@@ -45,14 +45,8 @@ func (s *Stream) onRequestHeaders(t *stream.Turn, h *header.Map, end bool) {
 func (s *Stream) refuse(_ *stream.Turn, h *header.Map) *filter.Reply {
 	c := s.cfg
 	host, hasHost := h.GetID(header.Authority)
-	if s.info.Protocol == stream.HTTP10 {
-		if !c.acceptHTTP10 {
-			return &lowVersion
-		}
-		if !hasHost && c.defaultHost != "" {
-			h.SetID(header.Authority, c.defaultHost)
-			host, hasHost = c.defaultHost, true
-		}
+	if s.info.Protocol == stream.HTTP10 && !c.acceptHTTP10 {
+		return &lowVersion
 	}
 	if !hasHost || host == "" {
 		return &missingHost

@@ -1,0 +1,52 @@
+package server
+
+import (
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"google.golang.org/protobuf/proto"
+
+	"sidecar/api/filter"
+	"sidecar/listener"
+	"sidecar/listener/filters/http/router"
+	wasm "sidecar/wasmhost/plugin/http"
+)
+
+// httpFilters is the table of HTTP filters.
+func (s *Server) httpFilters() *filter.Table {
+	entries := []filter.HTTPEntry{
+		filter.RegisterHTTP("envoy.filters.http.router", &routerv3.Router{},
+			func(m *routerv3.Router, c filter.Context) (any, error) {
+				return router.Compile(m, c, router.Env{Clusters: s.clusters, Random: fastRandom})
+			}),
+	}
+	return filter.NewTable(append(entries, wasm.Entries(s.wasm)...)...)
+}
+
+// networkFilters is the table of network filters, by configuration type.
+func (s *Server) networkFilters() map[string]*filter.NetworkEntry {
+	return byType(
+		&filter.NetworkEntry{
+			Name: "envoy.filters.network.http_connection_manager", Config: &hcmv3.HttpConnectionManager{},
+			Compile: s.compileHCM,
+		},
+		&filter.NetworkEntry{
+			Name: "envoy.filters.network.tcp_proxy", Config: &tcpv3.TcpProxy{}, Compile: s.compileTCP,
+		},
+	)
+}
+
+// listenerFilters is the table of listener filters, by configuration type.
+func listenerFilters() map[string]listener.ListenerFilterEntry {
+	return map[string]listener.ListenerFilterEntry{}
+}
+
+func byType(entries ...*filter.NetworkEntry) map[string]*filter.NetworkEntry {
+	out := map[string]*filter.NetworkEntry{}
+	for _, e := range entries {
+		out[typeName(e.Config)] = e
+	}
+	return out
+}
+
+func typeName(m proto.Message) string { return string(m.ProtoReflect().Descriptor().FullName()) }

@@ -1,0 +1,179 @@
+package server
+
+import (
+	"errors"
+	"strconv"
+	"time"
+
+	"sidecar/api/header"
+	"sidecar/api/stream"
+	"sidecar/cluster"
+	"sidecar/internal/task"
+	"sidecar/wasmhost"
+)
+
+// caller makes the HTTP call-outs of plugins over clusters (Envoy: Http::AsyncClientImpl).
+type caller struct{ s *Server }
+
+// errNoHost is answered where Envoy's client answers on the spot, before the call has begun.
+var errNoHost = errors.New("no healthy upstream")
+
+// maxCallBody bounds the answer that is kept for a plugin.
+const maxCallBody = 16 << 20
+
+// call is one call-out. Its monitor makes its events come one at a time; it is not pooled.
+type call struct {
+	// Set by CallHTTP, never changed.
+	cluster *cluster.Cluster
+	req     *wasmhost.CallRequest
+	done    func(*stream.Turn, wasmhost.CallResult)
+
+	mon     stream.Monitor
+	attempt cluster.Attempt
+	enc     stream.Encoder
+	result  wasmhost.CallResult
+	timer   *time.Timer
+	over    bool
+}
+
+// HasCluster implements wasmhost.Caller.
+func (c caller) HasCluster(name string) bool { return c.s.clusters.Get(name) != nil }
+
+// CallHTTP implements wasmhost.Caller.
+func (c caller) CallHTTP(_ *stream.Turn, r *wasmhost.CallRequest,
+	done func(*stream.Turn, wasmhost.CallResult),
+) (func(*stream.Turn), error) {
+	cl := c.s.clusters.Get(r.Cluster)
+	if cl == nil {
+		return nil, wasmhost.ErrNoCluster
+	}
+	if len(cl.Hosts().Hosts) == 0 && cl.Config().Kind != cluster.OriginalDst {
+		return nil, errNoHost
+	}
+	r.Headers.SetStatic(header.XEnvoyInternal, "true")
+	if len(r.Body) > 0 {
+		r.Headers.SetID(header.ContentLength, strconv.Itoa(len(r.Body)))
+	}
+	if r.Timeout > 0 {
+		r.Headers.SetID(header.XEnvoyExpectedRqTimeoutMs, strconv.FormatInt(r.Timeout.Milliseconds(), 10))
+	}
+	k := &call{cluster: cl, req: r, done: done}
+	// The answer must not come before the plugin knows the call, so another goroutine begins it.
+	task.Go("plugin call", func() {
+		stream.Do(func(t *stream.Turn) {
+			k.mon.Post(t, 0, stream.Event{To: k, Kind: stream.EventCall})
+		})
+	}, nil)
+	cancel := func(t *stream.Turn) {
+		k.mon.Post(t, 0, stream.Event{To: k, Kind: stream.EventFinish})
+	}
+	return cancel, nil
+}
+
+// Receive implements stream.Receiver.
+func (k *call) Receive(t *stream.Turn, e *stream.Event) {
+	if k.over {
+		return
+	}
+	switch e.Kind {
+	case stream.EventCall:
+		k.start(t)
+	case stream.EventReady:
+		enc, f := k.attempt.Open(t)
+		if f != nil {
+			k.fail(t)
+			return
+		}
+		k.send(t, enc)
+	case stream.EventHeaders:
+		k.result.Headers = new(header.Map)
+		k.result.Headers.CopyFrom(e.Map)
+		k.ended(t, e.End)
+	case stream.EventData:
+		if len(k.result.Body)+len(e.Data) > maxCallBody {
+			k.fail(t)
+			return
+		}
+		k.result.Body = append(k.result.Body, e.Data...)
+		k.ended(t, e.End)
+	case stream.EventTrailers:
+		k.result.Trailers = new(header.Map)
+		k.result.Trailers.CopyFrom(e.Map)
+		k.ended(t, true)
+	case stream.EventFailed, stream.EventReset:
+		k.fail(t)
+	case stream.EventTimer:
+		k.synthesize(t, 504, "upstream request timeout")
+	case stream.EventFinish:
+		k.end(t, false)
+	}
+}
+
+func (k *call) target() stream.Target { return stream.Target{M: &k.mon, To: k} }
+
+func (k *call) start(t *stream.Turn) {
+	ctx := cluster.Context{Headers: k.req.Headers}
+	if d := k.req.Timeout; d > 0 {
+		k.timer = time.AfterFunc(d, func() {
+			stream.Do(func(t *stream.Turn) {
+				k.mon.Post(t, 0, stream.Event{To: k, Kind: stream.EventTimer})
+			})
+		})
+	}
+	enc, f := k.cluster.NewStream(t, &ctx, k.target(), &k.attempt)
+	switch {
+	case f != nil:
+		k.fail(t)
+	case enc != nil:
+		k.send(t, enc)
+	}
+}
+
+func (k *call) send(t *stream.Turn, enc stream.Encoder) {
+	k.enc = enc
+	r := k.req
+	enc.EncodeHeaders(t, r.Headers, len(r.Body) == 0 && r.Trailers == nil)
+	if len(r.Body) > 0 {
+		enc.EncodeData(t, r.Body, r.Trailers == nil)
+	}
+	if r.Trailers != nil {
+		enc.EncodeTrailers(t, r.Trailers)
+	}
+}
+
+func (k *call) ended(t *stream.Turn, end bool) {
+	if end {
+		k.end(t, true)
+	}
+}
+
+// fail answers for an upstream that gave none, as Envoy's client does: 503 and its text.
+func (k *call) fail(t *stream.Turn) {
+	k.synthesize(t, 503, "upstream connect error or disconnect/reset before headers. reset reason: connection termination")
+}
+
+func (k *call) synthesize(t *stream.Turn, status int, body string) {
+	h := new(header.Map)
+	h.AddStatic(":status", strconv.Itoa(status))
+	h.AddStatic("content-length", strconv.Itoa(len(body)))
+	h.AddStatic("content-type", "text/plain")
+	k.result = wasmhost.CallResult{Headers: h, Body: []byte(body)}
+	k.end(t, true)
+}
+
+// end lets go of the upstream and tells the plugin, unless it has cancelled.
+func (k *call) end(t *stream.Turn, tell bool) {
+	k.over = true
+	if k.timer != nil {
+		k.timer.Stop()
+	}
+	if k.enc != nil {
+		k.enc.Reset(t, &stream.Fault{Reason: stream.ReasonLocalReset})
+		k.enc.Release(t)
+		k.enc = nil
+	}
+	k.attempt.Cancel(t)
+	if tell {
+		t.Later(func(t *stream.Turn) { k.done(t, k.result) })
+	}
+}

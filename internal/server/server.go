@@ -1,0 +1,241 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sidecar/api/filter"
+	"sidecar/api/stats"
+	"sidecar/cluster"
+	"sidecar/internal/admin"
+	"sidecar/internal/config"
+	"sidecar/internal/config/source"
+	"sidecar/internal/format"
+	"sidecar/listener"
+	"sidecar/listener/accesslog"
+	"sidecar/wasmhost"
+	"sidecar/xds"
+	"sidecar/xds/bootstrap"
+	"sidecar/xds/warm"
+)
+
+// State is how far the process is, as /ready and server.state say.
+type State int32
+
+// The states, by Envoy's numbers.
+const (
+	Live State = iota
+	DrainingState
+	PreInitializing
+	Initializing
+)
+
+// String returns the name that /ready shows.
+func (s State) String() string {
+	return [...]string{"LIVE", "DRAINING", "PRE_INITIALIZING", "INITIALIZING"}[s]
+}
+
+// Server is the process: all parts and how they are connected.
+type Server struct {
+	// Set by start, never changed.
+	opts           *Options
+	boot           *bootstrap.Bootstrap
+	log            *slog.Logger
+	store          *stats.Store
+	scope          *stats.Scope
+	stats          *serverStats
+	started        time.Time
+	clock          clock
+	sinks          *accesslog.Sinks
+	formats        format.Options
+	xds            *xds.Client
+	clusters       *cluster.Manager
+	listeners      *listener.Manager
+	wasm           *wasmhost.Host
+	filters        *filter.Table
+	routes         *routeTables
+	extensions     *extensions
+	draining       *listener.Draining
+	limits         *limits
+	init           *warm.Group
+	admin          *admin.Server // nil without one
+	localAddress   string
+	staticClusters map[string]bool
+
+	state      atomic.Int32
+	ldsVersion atomic.Pointer[string]
+	shutdown   chan struct{}
+	endOnce    sync.Once
+
+	subs []source.Subscription // only touched while starting and ending
+}
+
+// serverStats are "server.".
+type serverStats struct {
+	Live             stats.Gauge     `stat:"live"`
+	State            stats.Gauge     `stat:"state"`
+	Uptime           stats.Gauge     `stat:"uptime"`
+	Concurrency      stats.Gauge     `stat:"concurrency"`
+	MemoryAllocated  stats.Gauge     `stat:"memory_allocated"`
+	MemoryHeap       stats.Gauge     `stat:"memory_heap_size"`
+	MemoryPhysical   stats.Gauge     `stat:"memory_physical_size"`
+	TotalConnections stats.Gauge     `stat:"total_connections"`
+	ParentConns      stats.Gauge     `stat:"parent_connections"`
+	HotRestartEpoch  stats.Gauge     `stat:"hot_restart_epoch"`
+	Version          stats.Gauge     `stat:"version"`
+	DaysToExpiry     stats.Gauge     `stat:"days_until_first_cert_expiring"`
+	InitTime         stats.Histogram `stat:"initialization_time_ms,ms"`
+	StaticUnknown    stats.Counter   `stat:"static_unknown_fields"`
+	DynamicUnknown   stats.Counter   `stat:"dynamic_unknown_fields"`
+	DroppedFlushes   stats.Counter   `stat:"dropped_stat_flushes"`
+	DebugAssertions  stats.Counter   `stat:"debug_assertion_failures"`
+	EnvoyBug         stats.Counter   `stat:"envoy_bug_failures"`
+	WIPProtos        stats.Counter   `stat:"wip_protos"`
+}
+
+// Run starts the process and runs it until it is told to stop. With --mode validate it only checks
+// the configuration. The error joins all that is wrong, each with its place.
+func Run(ctx context.Context, opts *Options) error {
+	setRuntime(opts.Concurrency)
+	s := &Server{
+		opts: opts, log: opts.Logs.Component("main"), started: time.Now(),
+		shutdown: make(chan struct{}), staticClusters: map[string]bool{},
+	}
+	s.setState(Initializing)
+	in := bootstrap.Input{
+		Path: opts.ConfigPath, YAML: opts.ConfigYAML, Unknown: opts.StaticUnknown,
+		ServiceNode: opts.ServiceNode, ServiceCluster: opts.ServiceCluster, ServiceZone: opts.ServiceZone,
+		LogFormatSet: opts.LogFormatSet,
+	}
+	boot, warnings, err := bootstrap.Load(in)
+	for _, w := range warnings {
+		s.log.Warn(w.Error())
+	}
+	var errs config.Errors
+	errs.Wrap(nil, err)
+	s.boot = boot
+	if err := s.assemble(); err != nil {
+		return err
+	}
+	defer s.close()
+	s.compileStatic(&errs)
+	if err := in.Locate(errs.Err()); err != nil {
+		return err
+	}
+	if opts.Mode == Validate {
+		s.log.Info("configuration '" + opts.ConfigPath + "' OK")
+		return nil
+	}
+	return s.run(ctx)
+}
+
+// assemble makes every part; nothing runs yet.
+func (s *Server) assemble() error {
+	s.store = stats.New()
+	s.scope = s.store.Root()
+	s.stats = stats.Bind[serverStats](s.scope.Sub("server"))
+	s.stats.Concurrency.Set(int64(s.opts.Concurrency))
+	s.stats.Live.Set(0)
+	s.setState(State(s.state.Load()))
+	s.store.BeforeRead(s.refreshStats)
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	s.formats = format.Options{Hostname: host, Getenv: os.LookupEnv}
+	s.sinks = accesslog.NewSinks(accesslog.SinkOptions{
+		FlushInterval: s.opts.FileFlushInterval, FlushMinBytes: s.opts.FileFlushMinBytes, Store: s.store,
+		Log: s.opts.Logs.Component("main"), Dry: s.opts.Mode == Validate,
+	})
+	s.localAddress = localAddress(s.opts.LocalAddressV6)
+	s.init = warm.New("server")
+	s.xds = xds.New(xds.Config{
+		Node: xds.Node(s.boot.Node, nil), ADS: s.boot.ADS, Dialer: clusterDialer{s}, Stats: s.scope,
+		Log:                 s.opts.Logs.Component("config"),
+		RejectUnknownFields: s.opts.DynamicUnknown == config.RejectUnknown,
+		UnknownField:        &s.stats.DynamicUnknown,
+	})
+	s.clusters = cluster.NewManager(cluster.Options{
+		Ctx: context.Background(), Scope: s.scope, Log: s.opts.Logs.Component("upstream"),
+		Concurrency: s.opts.Concurrency, NewCodec: newClientCodec, Random: rand.Uint64, Subscriber: s.xds,
+	})
+	s.wasm, err = wasmhost.NewHost(wasmhost.Options{
+		Log: s.opts.Logs.Component("wasm"), Stats: s.store, Calls: caller{s}, Concurrency: s.opts.Concurrency,
+	})
+	if err != nil {
+		return fmt.Errorf("wasm: %w", err)
+	}
+	s.filters = s.httpFilters()
+	s.routes = &routeTables{s: s, tables: map[string]*routeTable{}}
+	s.extensions = &extensions{s: s, held: map[string]*extension{}}
+	s.draining = listener.NewDraining(listener.DrainPolicy{
+		Time: s.opts.DrainTime, Immediate: s.opts.DrainStrategy == Immediate,
+	})
+	s.limits = newLimits(s.boot.Overload)
+	s.listeners = listener.NewManager(s.listenerEnv(), s.draining, s.limits)
+	return nil
+}
+
+// compileStatic compiles the static resources; with --mode validate they are dropped again.
+func (s *Server) compileStatic(errs *config.Errors) {
+	for i, c := range s.boot.Clusters {
+		conf, err := cluster.Compile(c, s.clusters.Env())
+		errs.Wrap(bootstrap.ClusterPath(i), err)
+		if s.staticClusters[c.GetName()] {
+			errs.Addf(bootstrap.ClusterPath(i).Field("name"), "cluster manager: duplicate cluster '%s'", c.GetName())
+		}
+		s.staticClusters[c.GetName()] = true
+		if err == nil && s.opts.Mode != Validate {
+			s.clusters.Apply(conf, false, "")
+		}
+	}
+	env := s.listenerEnv()
+	for i, l := range s.boot.Listeners {
+		_, err := listener.Compile(l, env, nil, s.draining)
+		errs.Wrap(bootstrap.ListenerPath(i), err)
+	}
+}
+
+// setRuntime gives the Go runtime the processors and the memory behaviour that the data path wants:
+// fewer collections than the default, with the cgroup's limit as the guard.
+func setRuntime(concurrency int) {
+	runtime.GOMAXPROCS(concurrency)
+	setMemory()
+}
+
+func (s *Server) setState(st State) {
+	s.state.Store(int32(st))
+	if s.stats != nil {
+		s.stats.State.Set(int64(st))
+	}
+}
+
+// localAddress is the machine's address, which x-forwarded-for shows for loopback peers (Envoy:
+// Utility::getLocalAddress: the first address that is not a loopback one).
+func localAddress(v6 bool) string {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return "127.0.0.1"
+	}
+	for _, a := range addrs {
+		ip, ok := a.(*net.IPNet)
+		if !ok || ip.IP.IsLoopback() || ip.IP.IsLinkLocalUnicast() {
+			continue
+		}
+		if (ip.IP.To4() == nil) == v6 {
+			return ip.IP.String()
+		}
+	}
+	if v6 {
+		return "::1"
+	}
+	return "127.0.0.1"
+}
