@@ -29,10 +29,14 @@ type Env struct {
 	Features         Features
 }
 
-// Features are what the router can do; configuration that needs something else is refused.
+// Features are what the router and the connection manager do with an Entry; configuration that needs
+// something else is refused.
 type Features struct {
-	Mirror             bool // request_mirror_policies
-	ConnectTermination bool // connect_config
+	Mirror             bool // request_mirror_policies: Action.Mirrors
+	ConnectTermination bool // connect_config: Action.Connect
+	RetryPriority      bool // retry_priority: RetryPolicy.PreviousPriorities
+	TimeoutRetryHeader bool // include_is_timeout_retry_header
+	FilterSwitch       bool // a FilterConfig without a configuration: Entry.FilterDisabled
 }
 
 // defaultMaxBody is that of max_direct_response_body_size_bytes.
