@@ -45,6 +45,20 @@ func TestCorpusIsRecorded(t *testing.T) {
 			t.Errorf("%s/%s is recorded and no case", g.Name, name)
 		}
 	}
+	configs, err := corpus.LoadConfigs(filepath.Join(testData, "validate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	verdicts, err := readVerdicts(testData)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range configs {
+		n++
+		if _, ok := verdicts[c.Name]; !ok {
+			t.Errorf("validate/%s is not recorded: go run ./internal/compat -record -run validate", c.Name)
+		}
+	}
 	if n < 150 {
 		t.Errorf("only %d cases were found", n)
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"sidecar/internal/compat/corpus"
 	"sidecar/internal/compat/play"
 	"sidecar/internal/compat/wire"
 )
@@ -126,13 +127,17 @@ func printable(s string) string {
 	return strconv.QuoteToASCII(s)
 }
 
-func (n *normaliser) message(m *wire.Message) {
+func (n *normaliser) message(m *wire.Message, whole bool) {
 	m.Head = slices.Clone(m.Head)
 	for i := range m.Head {
 		m.Head[i] = n.header(m.Head[i])
 	}
 	for i := range m.Trailers {
 		m.Trailers[i] = n.header(m.Trailers[i])
+	}
+	if whole {
+		m.Body = n.text(m.Body)
+		return
 	}
 	m.Body = printable(n.text(m.Body))
 }
@@ -150,25 +155,25 @@ func remainingTimeout(m *wire.Message) {
 	}
 }
 
-func (n *normaliser) observation(r *play.Result, log []string, stats map[string]int64) *observation {
+func (n *normaliser) observation(c *corpus.Case, r *play.Result, log []string, stats map[string]int64) *observation {
 	out := &observation{Result: *r, Stats: stats}
 	for i := range out.Clients {
-		c := &out.Clients[i]
-		for j := range c.Responses {
-			n.message(&c.Responses[j])
+		client := &out.Clients[i]
+		for j := range client.Responses {
+			n.message(&client.Responses[j], c.WholeBody)
 		}
-		c.Data = printable(n.text(c.Data))
+		client.Data = printable(n.text(client.Data))
 	}
 	for _, name := range slices.Sorted(maps.Keys(out.Upstreams)) {
 		for i := range out.Upstreams[name] {
-			c := &out.Upstreams[name][i]
-			for j := range c.Requests {
-				n.message(&c.Requests[j])
+			conn := &out.Upstreams[name][i]
+			for j := range conn.Requests {
+				n.message(&conn.Requests[j], false)
 				if i+j > 0 {
-					remainingTimeout(&c.Requests[j])
+					remainingTimeout(&conn.Requests[j])
 				}
 			}
-			c.Data = printable(n.text(c.Data))
+			conn.Data = printable(n.text(conn.Data))
 		}
 	}
 	for _, line := range log {

@@ -175,6 +175,9 @@ func (r *run) close() {
 }
 
 func (r *run) address(listener string) string {
+	if listener == corpus.Admin {
+		return net.JoinHostPort("127.0.0.1", r.expander["admin"])
+	}
 	return net.JoinHostPort("127.0.0.1", r.expander["listener."+listener])
 }
 
@@ -202,7 +205,7 @@ func (r *run) play(ctx context.Context, c *corpus.Case) (*observation, error) {
 		}
 		stats = added(before, after)
 	}
-	return r.normalise.observation(result, log, stats), nil
+	return r.normalise.observation(c, result, log, stats), nil
 }
 
 // fence sends a request of our own and returns the access-log lines up to that request's.

@@ -67,6 +67,13 @@ func (s *session) playAll(ctx context.Context, groups []*corpus.Group) (int, err
 	if err := errors.Join(errs...); err != nil {
 		return 2, err
 	}
+	verdicts, err := s.validate(ctx)
+	if err != nil {
+		return 2, err
+	}
+	for _, r := range verdicts {
+		s.count(r)
+	}
 	s.summary()
 	if s.jsonPath != "" {
 		data, err := json.MarshalIndent(s.report, "", "  ")

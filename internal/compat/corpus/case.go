@@ -53,7 +53,7 @@ type Case struct {
 	Name string `json:"name"`
 	Doc  string `json:"doc"`
 
-	// Listener is where the client connects, "main" when empty.
+	// Listener is where the client connects: "main" when empty, "admin" for the admin interface.
 	Listener string `json:"listener"`
 
 	// The client: the short form Get (with Method, Host, Headers, Body), or the text of a whole
@@ -78,6 +78,8 @@ type Case struct {
 	Within Duration `json:"within"`
 	// Settle is how long the client waits for the proxy to close after the last answer.
 	Settle Duration `json:"settle"`
+	// WholeBody keeps a long body instead of its digest.
+	WholeBody bool `json:"whole_body"`
 	// NoStats leaves the statistics of this case out: they depend on timing.
 	NoStats bool `json:"no_stats"`
 }
@@ -109,6 +111,9 @@ func (s *Step) UnmarshalJSON(data []byte) error {
 	type plain Step
 	return strictJSON(data, (*plain)(s))
 }
+
+// Admin is the name under which cases reach the admin interface.
+const Admin = "admin"
 
 // Answer is a whole response; in YAML a status code stands for a simple one.
 type Answer struct{ Bytes string }
@@ -227,7 +232,7 @@ func (c *Case) normalise(listeners map[string]bool) error {
 	if c.Listener == "" {
 		c.Listener = "main"
 	}
-	if !listeners[c.Listener] {
+	if !listeners[c.Listener] && c.Listener != Admin {
 		return fmt.Errorf("listener %q is not in the file", c.Listener)
 	}
 	if c.Within == 0 {
@@ -285,4 +290,44 @@ func (c *Case) shortRequest() string {
 	}
 	b.WriteString("\r\n" + c.Body)
 	return b.String()
+}
+
+// LoadConfigs reads the configs that are only validated: each file of dir is a list of groups
+// without cases, each with a name.
+func LoadConfigs(dir string) ([]*Group, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	sort.Strings(files)
+	var out []*Group
+	seen := map[string]bool{}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		var list []map[string]any
+		if err := yaml.Unmarshal(data, &list); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		for i, entry := range list {
+			name, _ := entry["name"].(string)
+			if name == "" || seen[name] {
+				return nil, fmt.Errorf("%s: [%d]: name %q is empty or used twice", file, i, name)
+			}
+			seen[name] = true
+			delete(entry, "name")
+			body, err := json.Marshal(entry)
+			if err != nil {
+				return nil, err
+			}
+			g, err := Parse(name, body)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", file, name, err)
+			}
+			out = append(out, g)
+		}
+	}
+	return out, nil
 }
