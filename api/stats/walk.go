@@ -1,6 +1,6 @@
 package stats
 
-// Sample is one stat as it is read. It is valid during the call that hands it out.
+// Sample is one stat as it is read. A copy stays valid, but for the name.
 type Sample struct {
 	// Name is the full dotted name; it is overwritten for the next sample.
 	Name []byte
@@ -9,43 +9,40 @@ type Sample struct {
 	// Used tells whether the stat was ever written (Envoy's usedonly).
 	Used bool
 
-	counter   *Counter
-	gauge     *Gauge
-	histogram *Histogram
-	text      *Text
-	node      *node
+	ptr  any // *Counter, *Gauge, *Histogram or *Text; nil: zeros
+	node *node
 }
 
 // Counter returns a counter's value.
 func (s *Sample) Counter() uint64 {
-	if s.counter == nil {
-		return 0
+	if c, ok := s.ptr.(*Counter); ok {
+		return c.Value()
 	}
-	return s.counter.Value()
+	return 0
 }
 
 // Gauge returns a gauge's value.
 func (s *Sample) Gauge() int64 {
-	if s.gauge == nil {
-		return 0
+	if g, ok := s.ptr.(*Gauge); ok {
+		return g.Value()
 	}
-	return s.gauge.Value()
+	return 0
 }
 
 // Text returns a text readout's text.
 func (s *Sample) Text() string {
-	if s.text == nil {
-		return ""
+	if t, ok := s.ptr.(*Text); ok {
+		return t.Value()
 	}
-	return s.text.Value()
+	return ""
 }
 
 // Histogram returns what a histogram's last Flush saw (see Histogram.Merged).
 func (s *Sample) Histogram() (cumulative, interval Snapshot) {
-	if s.histogram == nil {
-		return nil, nil
+	if h, ok := s.ptr.(*Histogram); ok {
+		return h.Merged()
 	}
-	return s.histogram.Merged()
+	return nil, nil
 }
 
 // AppendTags appends the tags that the stat's scopes were made with, the inmost first.
@@ -77,8 +74,8 @@ func (s *Store) Each(usedOnly bool, fn func(*Sample)) {
 // Flush ends the interval of every histogram (stats_flush_interval).
 func (s *Store) Flush() {
 	s.Each(true, func(p *Sample) {
-		if p.histogram != nil {
-			p.histogram.Flush()
+		if h, ok := p.ptr.(*Histogram); ok {
+			h.Flush()
 		}
 	})
 }
@@ -86,8 +83,8 @@ func (s *Store) Flush() {
 // ResetCounters sets every counter to zero (POST /reset_counters).
 func (s *Store) ResetCounters() {
 	s.Each(true, func(p *Sample) {
-		if p.counter != nil {
-			p.counter.Reset()
+		if c, ok := p.ptr.(*Counter); ok {
+			c.Reset()
 		}
 	})
 }
@@ -158,17 +155,9 @@ func (w *walker) family(f family) {
 
 func (w *walker) stat(name string, kind Kind, unit Unit, ptr any) {
 	p := w.sample
-	p.Kind, p.Unit, p.Used = kind, unit, false
-	p.counter, p.gauge, p.histogram, p.text = nil, nil, nil, nil
-	switch ptr := ptr.(type) {
-	case *Counter:
-		p.counter, p.Used = ptr, ptr.Used()
-	case *Gauge:
-		p.gauge, p.Used = ptr, ptr.Used()
-	case *Histogram:
-		p.histogram, p.Used = ptr, ptr.Used()
-	case *Text:
-		p.text, p.Used = ptr, ptr.Used()
+	p.Kind, p.Unit, p.ptr, p.Used = kind, unit, ptr, false
+	if u, ok := ptr.(interface{ Used() bool }); ok {
+		p.Used = u.Used()
 	}
 	if w.usedOnly && !p.Used {
 		return

@@ -4,8 +4,9 @@ import (
 	"bufio"
 	"io"
 	"net/http"
-	"sort"
+	"slices"
 	"strconv"
+	"strings"
 
 	"sidecar/api/stats"
 	"sidecar/internal/stattag"
@@ -20,39 +21,82 @@ func (s *Server) prometheus(p *statParams) answer {
 		return text(http.StatusBadRequest, "unsupported prometheus histogram bucket mode")
 	}
 	rows := s.collect(p)
-	for i := range rows {
-		extracted, tags := s.options.Tags.Extract(rows[i].name, rows[i].scope)
-		rows[i].sortKey, rows[i].tags = stattag.MetricName(extracted), tags
-	}
-	// Stable, so that a family stays sorted by the names of its stats.
-	sort.SliceStable(rows, func(i, j int) bool {
-		if a, b := familyPass(rows[i].kind), familyPass(rows[j].kind); a != b {
-			return a < b
-		}
-		return rows[i].sortKey < rows[j].sortKey
-	})
+	families := s.families(rows, p)
 	return answer{status: http.StatusOK, contentType: typeText, write: func(w io.Writer) error {
 		out := bufio.NewWriterSize(w, 32<<10)
 		var b []byte
-		family := ""
-		for i := range rows {
-			r := &rows[i]
-			if r.kind == stats.KindText && !p.texts {
-				continue
-			}
-			b = b[:0]
-			kind := familyType(r.kind, p.buckets)
-			if key := kind + r.sortKey; key != family {
-				family = key
-				b = append(append(append(append(b, "# TYPE "...), r.sortKey...), ' '), kind...)
-				b = append(b, '\n')
-			}
-			if _, err := out.Write(appendSeries(b, r, p.buckets)); err != nil {
-				return err
+		for _, f := range families {
+			kind := familyType(f.kind, p.buckets)
+			b = append(append(append(append(b[:0], "# TYPE "...), f.name...), ' '), kind...)
+			b = append(b, '\n')
+			for _, i := range f.rows {
+				_, tags := s.options.Tags.Extract(rows[i].name, rows[i].AppendTags(nil))
+				b = appendSeries(b, f.name, &rows[i], tags, p.buckets)
+				if _, err := out.Write(b); err != nil {
+					return err
+				}
+				b = b[:0]
 			}
 		}
 		return out.Flush()
 	}}
+}
+
+// family is the series of one name and kind.
+type family struct {
+	name string
+	kind stats.Kind
+	rows []int32 // in the order of the names of the stats
+}
+
+func (s *Server) families(rows []row, p *statParams) []*family {
+	type key struct {
+		extracted string
+		pass      int
+	}
+	// By the name without tags first: it has few values, and a metric's name takes time to make.
+	byKey := map[key]*family{}
+	var out []*family
+	var tags []stats.Tag
+	for i := range rows {
+		kind := rows[i].Kind
+		if kind == stats.KindText && !p.texts {
+			continue
+		}
+		var extracted string
+		extracted, tags = s.options.Tags.Extract(rows[i].name, tags[:0])
+		k := key{extracted, familyPass(kind)}
+		f := byKey[k]
+		if f == nil {
+			f = &family{name: stattag.MetricName(extracted), kind: kind}
+			byKey[k] = f
+			out = append(out, f)
+		}
+		f.rows = append(f.rows, int32(i))
+	}
+	slices.SortStableFunc(out, func(a, b *family) int {
+		if c := familyPass(a.kind) - familyPass(b.kind); c != 0 {
+			return c
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	return joinFamilies(out)
+}
+
+// joinFamilies makes one of families whose names differ only in characters that Prometheus doesn't
+// allow.
+func joinFamilies(sorted []*family) []*family {
+	n := 0
+	for _, f := range sorted {
+		if n > 0 && sorted[n-1].name == f.name && sorted[n-1].kind == f.kind {
+			sorted[n-1].rows = append(sorted[n-1].rows, f.rows...)
+			slices.Sort(sorted[n-1].rows)
+			continue
+		}
+		sorted[n] = f
+		n++
+	}
+	return sorted[:n]
 }
 
 func familyPass(k stats.Kind) int {
@@ -82,24 +126,22 @@ func familyType(k stats.Kind, buckets string) string {
 	return "histogram"
 }
 
-func appendSeries(b []byte, r *row, buckets string) []byte {
-	switch r.kind {
-	case stats.KindCounter:
-		b = appendLabels(append(b, r.sortKey...), r.tags, "", "")
-		return append(strconv.AppendUint(append(b, ' '), r.value, 10), '\n')
-	case stats.KindGauge:
-		b = appendLabels(append(b, r.sortKey...), r.tags, "", "")
-		return append(appendGauge(append(b, ' '), r.gauge), '\n')
+func appendSeries(b []byte, name string, r *row, tags []stats.Tag, buckets string) []byte {
+	switch r.Kind {
+	case stats.KindCounter, stats.KindGauge:
+		b = appendLabels(append(b, name...), tags, "", "")
+		return append(strconv.AppendUint(append(b, ' '), r.value(), 10), '\n')
 	case stats.KindText:
-		tags := append(r.tags[:len(r.tags):len(r.tags)], stats.Tag{Name: "text_value", Value: r.text})
-		b = appendLabels(append(b, r.sortKey...), tags, "", "")
+		tags = append(tags[:len(tags):len(tags)], stats.Tag{Name: "text_value", Value: r.text()})
+		b = appendLabels(append(b, name...), tags, "", "")
 		return append(b, " 0\n"...)
 	case stats.KindHistogram:
 	}
+	total, recent := r.histogram()
 	if buckets == "summary" {
 		for _, q := range stats.Quantiles {
-			b = appendLabels(append(b, r.sortKey...), r.tags, "quantile", strconv.FormatFloat(q, 'g', -1, 64))
-			v, found := r.recent.Quantile(q, r.unit)
+			b = appendLabels(append(b, name...), tags, "quantile", strconv.FormatFloat(q, 'g', -1, 64))
+			v, found := recent.Quantile(q, r.Unit)
 			b = append(b, ' ')
 			if found {
 				b = appendExact(b, v)
@@ -108,23 +150,23 @@ func appendSeries(b []byte, r *row, buckets string) []byte {
 			}
 			b = append(b, '\n')
 		}
-		return appendTotals(b, r, r.recent)
+		return appendTotals(b, name, tags, recent, r.Unit)
 	}
 	for _, limit := range stats.DefaultBuckets {
-		b = append(append(b, r.sortKey...), "_bucket"...)
-		b = appendLabels(b, r.tags, "le", strconv.FormatFloat(limit, 'f', -1, 64))
-		b = append(strconv.AppendUint(append(b, ' '), r.total.CountAtMost(limit, r.unit), 10), '\n')
+		b = append(append(b, name...), "_bucket"...)
+		b = appendLabels(b, tags, "le", strconv.FormatFloat(limit, 'f', -1, 64))
+		b = append(strconv.AppendUint(append(b, ' '), total.CountAtMost(limit, r.Unit), 10), '\n')
 	}
-	b = append(append(b, r.sortKey...), "_bucket"...)
-	b = appendLabels(b, r.tags, "le", "+Inf")
-	b = append(strconv.AppendUint(append(b, ' '), r.total.Count(), 10), '\n')
-	return appendTotals(b, r, r.total)
+	b = append(append(b, name...), "_bucket"...)
+	b = appendLabels(b, tags, "le", "+Inf")
+	b = append(strconv.AppendUint(append(b, ' '), total.Count(), 10), '\n')
+	return appendTotals(b, name, tags, total, r.Unit)
 }
 
-func appendTotals(b []byte, r *row, s stats.Snapshot) []byte {
-	b = appendLabels(append(append(b, r.sortKey...), "_sum"...), r.tags, "", "")
-	b = append(appendExact(append(b, ' '), s.Sum(r.unit)), '\n')
-	b = appendLabels(append(append(b, r.sortKey...), "_count"...), r.tags, "", "")
+func appendTotals(b []byte, name string, tags []stats.Tag, s stats.Snapshot, u stats.Unit) []byte {
+	b = appendLabels(append(append(b, name...), "_sum"...), tags, "", "")
+	b = append(appendExact(append(b, ' '), s.Sum(u)), '\n')
+	b = appendLabels(append(append(b, name...), "_count"...), tags, "", "")
 	return append(strconv.AppendUint(append(b, ' '), s.Count(), 10), '\n')
 }
 

@@ -4,7 +4,8 @@ import (
 	"net/http"
 	"regexp"
 	"regexp/syntax"
-	"sort"
+	"slices"
+	"strings"
 
 	"sidecar/api/stats"
 )
@@ -84,19 +85,45 @@ func regexProblem(err error, expr string) string {
 	return e.Code.String() + ": " + e.Expr
 }
 
-// row is one stat to be shown, read when it was listed.
+// row is one stat to be shown. It is small, since there may be a million: values are read when they
+// are printed.
 type row struct {
-	name    string
-	kind    stats.Kind
-	unit    stats.Unit
-	value   uint64 // of a counter
-	gauge   int64
-	text    string
-	total   stats.Snapshot
-	recent  stats.Snapshot
-	scope   []stats.Tag
-	sortKey string // for Prometheus: the family
-	tags    []stats.Tag
+	stats.Sample
+	name string
+	// more are other stats that have the same name.
+	more *row
+}
+
+// value is a counter's or a gauge's value; Envoy's gauges are unsigned.
+func (r *row) value() uint64 {
+	var counter uint64
+	var gauge int64
+	for at := r; at != nil; at = at.more {
+		counter += at.Counter()
+		gauge += at.Gauge()
+	}
+	if r.Kind == stats.KindGauge {
+		return uint64(max(gauge, 0))
+	}
+	return counter
+}
+
+func (r *row) text() string {
+	for at := r; at != nil; at = at.more {
+		if s := at.Text(); s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+// histogram returns all values and those of the last interval.
+func (r *row) histogram() (total, recent stats.Snapshot) {
+	for at := r; at != nil; at = at.more {
+		t, i := at.Sample.Histogram()
+		total, recent = total.Plus(t), recent.Plus(i)
+	}
+	return total, recent
 }
 
 // collect lists the stats that are asked for, sorted by name, each name once.
@@ -113,18 +140,13 @@ func (s *Server) collect(p *statParams) []row {
 		if s.options.Rejects != nil && s.options.Rejects(name) {
 			return
 		}
-		r := row{
-			name: name, kind: sample.Kind, unit: sample.Unit, value: sample.Counter(),
-			gauge: sample.Gauge(), text: sample.Text(), scope: sample.AppendTags(nil),
-		}
-		r.total, r.recent = sample.Histogram()
-		rows = append(rows, r)
+		rows = append(rows, row{Sample: *sample, name: name})
 	})
-	sort.Slice(rows, func(i, j int) bool {
-		if rows[i].name != rows[j].name {
-			return rows[i].name < rows[j].name
+	slices.SortFunc(rows, func(a, b row) int {
+		if c := strings.Compare(a.name, b.name); c != 0 {
+			return c
 		}
-		return rows[i].kind < rows[j].kind
+		return int(a.Kind) - int(b.Kind)
 	})
 	return merge(rows)
 }
@@ -132,18 +154,13 @@ func (s *Server) collect(p *statParams) []row {
 // merge makes one of rows that spell one name in different scopes.
 func merge(rows []row) []row {
 	n := 0
-	for _, r := range rows {
-		if n > 0 && rows[n-1].name == r.name && rows[n-1].kind == r.kind {
-			last := &rows[n-1]
-			last.value += r.value
-			last.gauge += r.gauge
-			last.total, last.recent = last.total.Plus(r.total), last.recent.Plus(r.recent)
-			if last.text == "" {
-				last.text = r.text
-			}
+	for i := range rows {
+		if n > 0 && rows[n-1].name == rows[i].name && rows[n-1].Kind == rows[i].Kind {
+			same := rows[i]
+			same.more, rows[n-1].more = rows[n-1].more, &same
 			continue
 		}
-		rows[n] = r
+		rows[n] = rows[i]
 		n++
 	}
 	return rows[:n]

@@ -22,27 +22,23 @@ func (s *Server) statsJSON(p *statParams) answer {
 	for pass := range 2 {
 		for i := range rows {
 			r := &rows[i]
-			if passOf(r.kind) != pass {
+			if passOf(r.Kind) != pass {
 				continue
 			}
 			comma()
 			b = appendJSONString(append(b, `{"name":`...), r.name)
 			b = append(b, `,"value":`...)
-			switch r.kind {
-			case stats.KindCounter:
-				b = strconv.AppendUint(b, r.value, 10)
-			case stats.KindGauge:
-				b = appendGauge(b, r.gauge)
-			case stats.KindText:
-				b = appendJSONString(b, r.text)
-			case stats.KindHistogram:
+			if r.Kind == stats.KindText {
+				b = appendJSONString(b, r.text())
+			} else {
+				b = strconv.AppendUint(b, r.value(), 10)
 			}
 			b = append(b, '}')
 		}
 	}
 	var histograms []*row
 	for i := range rows {
-		if rows[i].kind == stats.KindHistogram {
+		if rows[i].Kind == stats.KindHistogram {
 			histograms = append(histograms, &rows[i])
 		}
 	}
@@ -61,7 +57,8 @@ func appendHistograms(b []byte, rows []*row, buckets string) []byte {
 		b = append(b, '[')
 		for i, r := range rows {
 			b = appendEntry(b, i, r.name, `"buckets":[`)
-			b = append(appendJSONBuckets(b, r, buckets == "disjoint"), "]}"...)
+			total, recent := r.histogram()
+			b = append(appendJSONBuckets(b, total, recent, r.Unit, buckets == "disjoint"), "]}"...)
 		}
 		return append(b, ']')
 	case "detailed":
@@ -69,9 +66,10 @@ func appendHistograms(b []byte, rows []*row, buckets string) []byte {
 		b = append(b, `,"details":[`...)
 		for i, r := range rows {
 			b = appendEntry(b, i, r.name, `"totals":[`)
-			b = append(appendJSONBins(b, r.total), `],"intervals":[`...)
-			b = append(appendJSONBins(b, r.recent), `],"percentiles":[`...)
-			b = append(appendValues(b, r), "]}"...)
+			total, recent := r.histogram()
+			b = append(appendJSONBins(b, total), `],"intervals":[`...)
+			b = append(appendJSONBins(b, recent), `],"percentiles":[`...)
+			b = append(appendValues(b, total, recent, r.Unit), "]}"...)
 		}
 		return append(b, "]}"...)
 	}
@@ -79,7 +77,8 @@ func appendHistograms(b []byte, rows []*row, buckets string) []byte {
 	b = append(b, `,"computed_quantiles":[`...)
 	for i, r := range rows {
 		b = appendEntry(b, i, r.name, `"values":[`)
-		b = append(appendValues(b, r), "]}"...)
+		total, recent := r.histogram()
+		b = append(appendValues(b, total, recent, r.Unit), "]}"...)
 	}
 	return append(b, "]}"...)
 }
@@ -100,13 +99,13 @@ func appendPercentiles(b []byte) []byte {
 	return append(b, ']')
 }
 
-func appendValues(b []byte, r *row) []byte {
+func appendValues(b []byte, total, recent stats.Snapshot, u stats.Unit) []byte {
 	for i, q := range stats.Quantiles {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendJSONQuantile(append(b, `{"cumulative":`...), r.total, q, r.unit)
-		b = appendJSONQuantile(append(b, `,"interval":`...), r.recent, q, r.unit)
+		b = appendJSONQuantile(append(b, `{"cumulative":`...), total, q, u)
+		b = appendJSONQuantile(append(b, `,"interval":`...), recent, q, u)
 		b = append(b, '}')
 	}
 	return b
@@ -120,13 +119,13 @@ func appendJSONQuantile(b []byte, s stats.Snapshot, q float64, u stats.Unit) []b
 	return appendJSONNumber(b, v)
 }
 
-func appendJSONBuckets(b []byte, r *row, disjoint bool) []byte {
+func appendJSONBuckets(b []byte, all, last stats.Snapshot, u stats.Unit, disjoint bool) []byte {
 	var recentBefore, totalBefore uint64
 	for i, limit := range stats.DefaultBuckets {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		recent, total := r.recent.CountAtMost(limit, r.unit), r.total.CountAtMost(limit, r.unit)
+		recent, total := last.CountAtMost(limit, u), all.CountAtMost(limit, u)
 		b = appendJSONNumber(append(b, `{"upper_bound":`...), limit)
 		b = strconv.AppendUint(append(b, `,"interval":`...), recent-recentBefore, 10)
 		b = strconv.AppendUint(append(b, `,"cumulative":`...), total-totalBefore, 10)

@@ -18,7 +18,7 @@ func (s *Server) statsText(p *statParams) answer {
 		for pass := range 3 {
 			for i := range rows {
 				r := &rows[i]
-				if passOf(r.kind) != pass {
+				if passOf(r.Kind) != pass {
 					continue
 				}
 				b = append(append(b[:0], r.name...), ':')
@@ -44,33 +44,29 @@ func passOf(k stats.Kind) int {
 }
 
 func appendText(b []byte, r *row, buckets string) []byte {
-	switch r.kind {
-	case stats.KindCounter:
-		return strconv.AppendUint(append(b, ' '), r.value, 10)
-	case stats.KindGauge:
-		return appendGauge(append(b, ' '), r.gauge)
+	switch r.Kind {
+	case stats.KindCounter, stats.KindGauge:
+		return strconv.AppendUint(append(b, ' '), r.value(), 10)
 	case stats.KindText:
-		return append(append(append(b, ` "`...), escapeHTML(r.text)...), '"')
+		return append(append(append(b, ` "`...), htmlEscaper.Replace(r.text())...), '"')
 	case stats.KindHistogram:
 	}
+	total, recent := r.histogram()
 	switch buckets {
 	case "cumulative", "disjoint":
-		return appendBuckets(b, r, buckets == "disjoint")
+		return appendBuckets(b, total, recent, r.Unit, buckets == "disjoint")
 	case "detailed":
-		b = appendBins(append(b, "\n  totals="...), r.total, r.unit)
-		b = appendBins(append(b, "\n  intervals="...), r.recent, r.unit)
-		return appendQuantiles(append(b, "\n  summary="...), r)
+		b = appendBins(append(b, "\n  totals="...), total)
+		b = appendBins(append(b, "\n  intervals="...), recent)
+		return appendQuantiles(append(b, "\n  summary="...), total, recent, r.Unit)
 	}
-	if len(r.total) == 0 {
+	if len(total) == 0 {
 		return append(b, " No recorded values"...)
 	}
-	return appendQuantiles(append(b, ' '), r)
+	return appendQuantiles(append(b, ' '), total, recent, r.Unit)
 }
 
-// appendGauge prints a gauge, which is unsigned in Envoy.
-func appendGauge(b []byte, v int64) []byte { return strconv.AppendUint(b, uint64(max(v, 0)), 10) }
-
-func appendQuantiles(b []byte, r *row) []byte {
+func appendQuantiles(b []byte, total, recent stats.Snapshot, u stats.Unit) []byte {
 	for i, q := range stats.Quantiles {
 		if i > 0 {
 			b = append(b, ' ')
@@ -78,9 +74,9 @@ func appendQuantiles(b []byte, r *row) []byte {
 		b = append(b, 'P')
 		b = appendNumber(b, percentile(q))
 		b = append(b, '(')
-		b = appendQuantile(b, r.recent, q, r.unit)
+		b = appendQuantile(b, recent, q, u)
 		b = append(b, ',')
-		b = appendQuantile(b, r.total, q, r.unit)
+		b = appendQuantile(b, total, q, u)
 		b = append(b, ')')
 	}
 	return b
@@ -105,10 +101,10 @@ func appendNumber(b []byte, v float64) []byte {
 	return strconv.AppendFloat(b, v, 'f', -1, 64)
 }
 
-func appendBuckets(b []byte, r *row, disjoint bool) []byte {
+func appendBuckets(b []byte, all, last stats.Snapshot, u stats.Unit, disjoint bool) []byte {
 	var recentBefore, totalBefore uint64
 	for _, limit := range stats.DefaultBuckets {
-		recent, total := r.recent.CountAtMost(limit, r.unit), r.total.CountAtMost(limit, r.unit)
+		recent, total := last.CountAtMost(limit, u), all.CountAtMost(limit, u)
 		b = append(b, " B"...)
 		b = strconv.AppendFloat(b, limit, 'g', 6, 64)
 		b = append(b, '(')
@@ -123,7 +119,7 @@ func appendBuckets(b []byte, r *row, disjoint bool) []byte {
 	return b
 }
 
-func appendBins(b []byte, s stats.Snapshot, u stats.Unit) []byte {
+func appendBins(b []byte, s stats.Snapshot) []byte {
 	for i, bin := range s {
 		if i > 0 {
 			b = append(b, ", "...)
@@ -135,8 +131,4 @@ func appendBins(b []byte, s stats.Snapshot, u stats.Unit) []byte {
 		b = strconv.AppendUint(b, bin.Count, 10)
 	}
 	return b
-}
-
-func escapeHTML(s string) string {
-	return htmlEscaper.Replace(s)
 }
