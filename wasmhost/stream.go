@@ -92,8 +92,7 @@ func (s *Stream) TryLog(t *stream.Turn) bool {
 	if !s.vm.TryEnter(t) {
 		return false
 	}
-	j := job{v: s.vm, run: s.log}
-	j.do(t)
+	s.vm.conclude(t, s.log())
 	return true
 }
 
@@ -110,18 +109,13 @@ func (s *Stream) End(t *stream.Turn, log bool, keep func()) {
 	rest := s.inbox
 	s.inbox = nil
 	s.mu.Unlock()
-	run := s.finish
-	if log {
-		run = s.logAndFinish
-	}
 	switch {
 	case s.id == 0 && !log:
 	case v.TryEnter(t):
-		j := job{v: v, run: run}
-		j.do(t)
+		v.conclude(t, s.last(log))
 	default:
 		keep()
-		v.must(t, run)
+		v.must(t, func() error { return s.last(log) })
 	}
 	for _, a := range rest {
 		v.answerRoot(t, a)
@@ -136,9 +130,12 @@ func (s *Stream) log() error {
 	return s.vm.abi.Log(s.owner, s.id)
 }
 
-func (s *Stream) logAndFinish() error {
-	if err := s.log(); err != nil {
-		return err
+// last makes the last calls for the stream.
+func (s *Stream) last(log bool) error {
+	if log {
+		if err := s.log(); err != nil {
+			return err
+		}
 	}
 	return s.finish()
 }

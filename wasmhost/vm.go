@@ -127,7 +127,7 @@ func (v *VM) start(ctx context.Context, t *stream.Turn) error {
 	v.load.Add(-1)
 	v.mu.Unlock()
 	if again {
-		v.granted(t)
+		v.granted()
 	}
 	return nil
 }
@@ -212,12 +212,12 @@ func (v *VM) Leave(t *stream.Turn) {
 	v.load.Add(-1)
 	v.mu.Unlock()
 	if next := v.plugin.host.gate.leave(v, again); next != nil {
-		next.granted(t)
+		next.granted()
 	}
 }
 
 // granted passes a VM that has a place at the gate to the first that waits for it.
-func (v *VM) granted(t *stream.Turn) {
+func (v *VM) granted() {
 	for {
 		v.mu.Lock()
 		if len(v.queue) > 0 {
@@ -226,7 +226,9 @@ func (v *VM) granted(t *stream.Turn) {
 			v.queue[len(v.queue)-1] = nil
 			v.queue = v.queue[:len(v.queue)-1]
 			v.mu.Unlock()
-			t.Later(w.Ready) // Its count in load is the owner's now.
+			// Its count in load is the owner's now. It runs apart from the one that leaves: that one's
+			// connection must not wait for another's guest, which may take till its deadline.
+			task.Go("wasm waiter", func() { stream.Do(w.Ready) }, nil)
 			return
 		}
 		v.owned = false // All were cancelled.
@@ -267,7 +269,7 @@ func (v *VM) Fail(t *stream.Turn, err error) {
 	v.settle(t)
 	queue, streams := v.kill(err)
 	if next := v.plugin.host.gate.leave(v, false); next != nil {
-		next.granted(t)
+		next.granted()
 	}
 	// On a goroutine of its own: there can be thousands, and the one here may be a connection's reader.
 	task.Go("wasm vm failure", func() {
@@ -350,27 +352,26 @@ type job struct {
 	run func() error
 }
 
-// Ready runs the job on a goroutine of its own: the one that handed the VM over has other work.
-func (j *job) Ready(*stream.Turn) {
-	task.Go("wasm job", func() {
-		stream.Do(func(t *stream.Turn) {
-			j.v.Own(t)
-			j.do(t)
-		})
-	}, nil)
+// Ready runs the job.
+func (j *job) Ready(t *stream.Turn) {
+	j.v.Own(t)
+	j.do(t)
 }
 
 // Failed drops the job with its VM.
 func (j *job) Failed(*stream.Turn) {}
 
-func (j *job) do(t *stream.Turn) {
-	switch err := j.run(); {
+func (j *job) do(t *stream.Turn) { j.v.conclude(t, j.run()) }
+
+// conclude gives the VM up after guest calls that ended with err.
+func (v *VM) conclude(t *stream.Turn, err error) {
+	switch {
 	case err == nil:
-		j.v.Leave(t)
+		v.Leave(t)
 	case errors.Is(err, errVMClosed):
-		j.v.close(t)
+		v.close(t)
 	default:
-		j.v.Fail(t, err)
+		v.Fail(t, err)
 	}
 }
 
@@ -447,7 +448,7 @@ func (v *VM) close(t *stream.Turn) {
 	v.settle(t)
 	queue, _ := v.kill(errVMClosed)
 	if next := v.plugin.host.gate.leave(v, false); next != nil {
-		next.granted(t)
+		next.granted()
 	}
 	for _, w := range queue {
 		t.Later(w.Failed)

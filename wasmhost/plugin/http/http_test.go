@@ -16,7 +16,6 @@ import (
 	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/wasm/v3"
 	protobuf "google.golang.org/protobuf/proto"
 
-	"sidecar/api/filter"
 	"sidecar/wasmhost"
 	wasmhttp "sidecar/wasmhost/plugin/http"
 )
@@ -252,7 +251,6 @@ func TestAbortWhileCallIsOut(t *testing.T) {
 func TestSwap(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t, settings{file: needPlugin(t, "version"), configuration: "v0"})
-	entry := wasmhttp.Entries(p.host)[1]
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
 	served := make(chan string, 1<<16)
@@ -271,14 +269,7 @@ func TestSwap(t *testing.T) {
 	}
 	for i := range 20 {
 		s := settings{file: plugin("version"), configuration: "v" + strconv.Itoa(i)}
-		made, err := entry.Compile(s.message(t), filter.Context{Name: "wasm"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		f, ok := made.(*wasmhttp.Factory)
-		if !ok {
-			t.Fatalf("made a %T", made)
-		}
+		f := compile(t, p.host, s)
 		if err := f.Warm(context.Background()); err != nil {
 			t.Fatal(err)
 		}
@@ -286,11 +277,7 @@ func TestSwap(t *testing.T) {
 	}
 	for _, bad := range []string{"broken", "trap"} {
 		s := settings{file: plugin("version"), configuration: bad}
-		made, err := entry.Compile(s.message(t), filter.Context{Name: "wasm"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := made.(filter.Warmer).Warm(context.Background()); err == nil || !strings.Contains(err.Error(), "Unable to create Wasm plugin") {
+		if err := compile(t, p.host, s).Warm(context.Background()); err == nil || !strings.Contains(err.Error(), "Unable to create Wasm plugin") {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}

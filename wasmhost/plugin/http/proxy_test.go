@@ -6,14 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/wasm/v3"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -24,54 +20,21 @@ import (
 
 	"sidecar/api/filter"
 	"sidecar/api/header"
-	"sidecar/api/stats"
 	"sidecar/api/stream"
-	"sidecar/internal/buf"
-	"sidecar/internal/wire"
-	"sidecar/listener/hcm"
-	"sidecar/listener/route"
 	"sidecar/wasmhost"
 	wasmhttp "sidecar/wasmhost/plugin/http"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// proxy is the real connection manager between a codec that the test plays and an upstream that
-// echoes: it stands for everything that a plugin is used with.
+// proxy runs streams through one plugin to an upstream that echoes. See pipe.
 type proxy struct {
 	t       testing.TB
 	host    *wasmhost.Host
 	factory *wasmhttp.Factory
-	table   *filter.Table
-	config  *hcm.Config
-	handler stream.ServerHandler
-	ended   chan struct{}
+	limit   int
 	seen    chan *header.Map // requests as the upstream gets them
-}
-
-type clock struct{}
-
-func (clock) Date(time.Time) string { return "Tue, 24 Nov 2026 00:00:00 GMT" }
-
-type overload struct{}
-
-func (overload) DisableKeepAlive() bool { return false }
-
-func (overload) Draining(uint64) bool { return false }
-
-// keeper compiles a filter through the table and keeps its factory.
-func (p *proxy) keeper(entries []filter.HTTPEntry) []filter.HTTPEntry {
-	for i := range entries {
-		compile := entries[i].Compile
-		entries[i].Compile = func(m proto, c filter.Context) (any, error) {
-			made, err := compile(m, c)
-			if f, ok := made.(*wasmhttp.Factory); ok {
-				p.factory = f
-			}
-			return made, err
-		}
-	}
-	return entries
+	conn    stream.ConnInfo
 }
 
 func anyOf(t testing.TB, m proto) *anypb.Any {
@@ -135,103 +98,46 @@ func newProxy(t testing.TB, s settings) *proxy {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.Close)
-	p := &proxy{t: t, host: h, ended: make(chan struct{}), seen: make(chan *header.Map, 1000)}
-	entries := append(p.keeper(wasmhttp.Entries(h)), filter.RegisterHTTP("test.echo", &routerv3.Router{},
-		func(*routerv3.Router, filter.Context) (any, error) { return &echoFactory{p}, nil }))
-	p.table = filter.NewTable(entries...)
-	m := &hcmv3.HttpConnectionManager{
-		StatPrefix:     "t",
-		RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{}},
-		HttpFilters: []*hcmv3.HttpFilter{
-			{Name: "wasm", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: anyOf(t, s.message(t))}},
-			{Name: "test.echo", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: anyOf(t, &routerv3.Router{})}},
-		},
-	}
-	store := stats.New()
-	p.config, err = hcm.Compile(m, &hcm.Env{
-		Filters: p.table, Scope: store.Root(), ListenerScope: store.Scope("listener.t"), Log: s.log,
-		NewCodec: func(_ *wire.Conn, h stream.ServerHandler, _ hcm.CodecOptions) hcm.Codec {
-			p.handler = h
-			return codec{p}
-		},
-		Clock: clock{}, Random: func() uint64 { return 1 }, Overload: overload{}, BufferLimit: s.bufferLimit,
-		Runtime:       func(_ string, def bool) bool { return def },
-		CompileRoutes: func(*routev3.RouteConfiguration) (*route.Table, error) { return &route.Table{}, nil },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := &proxy{t: t, host: h, limit: s.bufferLimit, seen: make(chan *header.Map, 1000)}
+	p.factory = compile(t, h, s)
 	if err := p.factory.Warm(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.factory.Retire)
-	started := make(chan struct{})
-	go func() {
-		defer close(p.ended)
-		p.config.Serve(stream.NewTurn(), nil, &stream.ConnInfo{Start: time.Now(), ID: 7}, overload{})
-	}()
-	go func() { close(started) }()
-	<-started
-	for range 1000 {
-		if p.handler != nil {
-			break
-		}
-		<-time.After(time.Millisecond)
-	}
 	return p
 }
 
-// codec is a connection that the test reads by hand.
-type codec struct{ p *proxy }
+// compile makes a factory through the table's entry.
+func compile(t testing.TB, h *wasmhost.Host, s settings) *wasmhttp.Factory {
+	t.Helper()
+	table := filter.NewTable(wasmhttp.Entries(h)...)
+	m := s.message(t)
+	made, err := table.ByType("sidecar.wasm.v1.Wasm").Compile(m, filter.Context{Name: "wasm"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, ok := made.(*wasmhttp.Factory)
+	if !ok {
+		t.Fatalf("made a %T", made)
+	}
+	return f
+}
 
-func (codec) Serve(*stream.Turn) {}
-func (codec) Close(*stream.Turn) {}
-
-// exchange is one request and its response.
+// exchange is one request and its response, as the client has them.
 type exchange struct {
-	p      *proxy
-	target stream.Target
-	done   chan struct{}
-	once   sync.Once
+	p       *proxy
+	pipe    *pipe
+	target  stream.Target
+	done    chan struct{} // the rest may be read when it is closed
+	request header.Map
 
-	mu      sync.Mutex
 	status  string
 	headers [][2]string
 	body    strings.Builder
 	reset   bool
-	request header.Map
 }
-
-func (x *exchange) EncodeInterim(*stream.Turn, *header.Map) {}
-func (x *exchange) EncodeHeaders(_ *stream.Turn, h *header.Map, _ bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for i := range h.Len() {
-		name, value := h.At(i)
-		x.headers = append(x.headers, [2]string{strings.Clone(name), strings.Clone(value)})
-	}
-	x.status = strings.Clone(h.Value(header.Status))
-}
-func (x *exchange) EncodeData(_ *stream.Turn, p []byte, _ bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.body.Write(p)
-}
-func (x *exchange) EncodeTrailers(*stream.Turn, *header.Map) {}
-func (x *exchange) Full() bool                               { return false }
-func (x *exchange) Pause(*stream.Turn, bool)                 {}
-func (x *exchange) Reset(*stream.Turn, *stream.Fault) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.reset = true
-}
-func (x *exchange) Release(*stream.Turn)      { x.once.Do(func() { close(x.done) }) }
-func (x *exchange) Protocol() stream.Protocol { return stream.HTTP11 }
-func (x *exchange) Traffic() stream.Traffic   { return stream.Traffic{} }
 
 func (x *exchange) header(name string) string {
-	x.mu.Lock()
-	defer x.mu.Unlock()
 	for _, h := range x.headers {
 		if h[0] == name {
 			return h[1]
@@ -250,8 +156,9 @@ func (p *proxy) begin(headers [][2]string, chunks ...string) *exchange {
 	for _, h := range headers {
 		x.request.Add(h[0], h[1])
 	}
+	x.pipe = newPipe(x)
+	x.target = x.pipe.target()
 	stream.Do(func(t *stream.Turn) {
-		x.target = p.handler.NewStream(t, x)
 		x.target.Post(t, stream.Event{Kind: stream.EventHeaders, Map: &x.request, End: len(chunks) == 0})
 		for _, c := range chunks {
 			x.target.Post(t, stream.Event{Kind: stream.EventData, Data: []byte(c)})
@@ -277,47 +184,6 @@ func (x *exchange) abort() {
 	stream.Do(func(t *stream.Turn) {
 		x.target.Post(t, stream.Event{Kind: stream.EventReset, Fault: &stream.Fault{Side: stream.Downstream}})
 	})
-}
-
-// echoFactory makes upstreams that answer with the request's body.
-type echoFactory struct{ p *proxy }
-
-func (f *echoFactory) NewTerminal(s filter.Terminal) any { return &echo{p: f.p, s: s} }
-
-type echo struct {
-	p    *proxy
-	s    filter.Terminal
-	head header.Map
-	body []byte
-}
-
-func (e *echo) OnRequestHeaders(t *stream.Turn, h *header.Map, end bool) filter.Action {
-	m := new(header.Map)
-	m.CopyFrom(h)
-	select {
-	case e.p.seen <- m:
-	default:
-	}
-	if end {
-		e.head.Add(":status", "200")
-		e.s.RespondHeaders(t, &e.head, true)
-	}
-	return filter.Continue
-}
-
-func (e *echo) OnRequestData(t *stream.Turn, b *buf.Buffer, end bool) filter.Action {
-	e.body = append(e.body, b.Bytes()...)
-	b.Reset()
-	if !end {
-		return filter.Continue
-	}
-	e.head.Add(":status", "200")
-	e.s.RespondHeaders(t, &e.head, false)
-	half := len(e.body) / 2
-	e.s.RespondData(t, e.body[:half], false)
-	e.s.RespondData(t, e.body[half:], false)
-	e.s.RespondData(t, nil, true)
-	return filter.Continue
 }
 
 // caller answers call-outs when the test says so.
