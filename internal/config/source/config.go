@@ -11,6 +11,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"sidecar/internal/config"
 )
 
 // DefaultInitialFetchTimeout is how long a first fetch is waited for unless the config says more.
@@ -73,8 +75,8 @@ func ADS() *ConfigSource {
 	return &ConfigSource{Kind: KindADS, InitialFetchTimeout: DefaultInitialFetchTimeout, Key: "ads"}
 }
 
-// Compile checks a config source and compiles it. path is the proto field path of cs, used in errors.
-// It looks at the file system, as Envoy does: a path must exist.
+// Compile checks a config source and compiles it. path is the proto field path of cs, used in
+// errors. It looks at the file system, as Envoy does: a path must exist.
 func Compile(cs *corev3.ConfigSource, path string) (*ConfigSource, error) {
 	if cs == nil {
 		return nil, fmt.Errorf("%s: required", path)
@@ -104,9 +106,9 @@ func Compile(cs *corev3.ConfigSource, path string) (*ConfigSource, error) {
 	out.InitialFetchTimeout, err = duration(cs.GetInitialFetchTimeout(),
 		DefaultInitialFetchTimeout, path+".initial_fetch_timeout")
 	errs = append(errs, err, checkVersion(cs.GetResourceApiVersion(), path+".resource_api_version"))
-	if len(cs.GetAuthorities()) > 0 {
-		errs = append(errs, fmt.Errorf("%s.authorities: not supported", path))
-	}
+	var unread config.Errors
+	checkFields(cs, config.Field(path), &unread)
+	errs = append(errs, unread.Err())
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -147,12 +149,9 @@ func CompileAPI(api *corev3.ApiConfigSource, path string) (*GRPC, error) {
 		bad(".api_type", "Unsupported config source %s", t)
 	}
 	errs = append(errs, checkVersion(api.GetTransportApiVersion(), path+".transport_api_version"))
-	if len(api.GetClusterNames()) > 0 {
-		bad(".cluster_names", "must be empty for a gRPC config source")
-	}
-	if len(api.GetConfigValidators()) > 0 {
-		bad(".config_validators", "not supported")
-	}
+	var unread config.Errors
+	checkAPIFields(api, config.Field(path), &unread)
+	errs = append(errs, unread.Err())
 	switch n := len(api.GetGrpcServices()); n {
 	case 1:
 		errs = append(errs, out.compileService(api.GetGrpcServices()[0], path+".grpc_services[0]"))
@@ -191,11 +190,7 @@ func (g *GRPC) compileService(s *corev3.GrpcService, path string) error {
 		errs = append(errs, fmt.Errorf("%s: target_specifier: required", path))
 	}
 	errs = append(errs, g.compileRetry(s.GetRetryPolicy(), path+".retry_policy"))
-	for i, h := range s.GetInitialMetadata() {
-		if len(h.GetRawValue()) > 0 {
-			errs = append(errs, fmt.Errorf("%s.initial_metadata[%d].raw_value: not supported", path, i))
-			continue
-		}
+	for _, h := range s.GetInitialMetadata() {
 		g.Metadata = append(g.Metadata, [2]string{h.GetKey(), h.GetValue()})
 	}
 	return errors.Join(errs...)
@@ -239,29 +234,6 @@ func (g *GRPC) compileGoogleGRPC(gg *corev3.GrpcService_GoogleGrpc, path string)
 	}
 	if gg.GetStatPrefix() == "" {
 		bad(".stat_prefix", "value length must be at least 1")
-	}
-	switch gg.GetChannelCredentials().GetCredentialSpecifier().(type) {
-	case nil, *corev3.GrpcService_GoogleGrpc_ChannelCredentials_LocalCredentials:
-	default:
-		bad(".channel_credentials", "not supported; use envoy_grpc with a cluster that has TLS")
-	}
-	if len(gg.GetCallCredentials()) > 0 {
-		bad(".call_credentials", "not supported")
-	}
-	if gg.GetCredentialsFactoryName() != "" {
-		bad(".credentials_factory_name", "not supported")
-	}
-	if gg.GetConfig() != nil {
-		bad(".config", "not supported")
-	}
-	if gg.GetChannelArgs() != nil {
-		bad(".channel_args", "not supported")
-	}
-	if len(gg.GetChannelCredentialsPlugin()) > 0 {
-		bad(".channel_credentials_plugin", "not supported")
-	}
-	if len(gg.GetCallCredentialsPlugin()) > 0 {
-		bad(".call_credentials_plugin", "not supported")
 	}
 	return errors.Join(errs...)
 }

@@ -123,7 +123,7 @@ func TestCompileErrors(t *testing.T) {
 				p + ".initial_fetch_timeout: must not", p + ".resource_api_version: V2",
 				p + ".api_config_source.api_type: Unsupported config source REST",
 				p + ".api_config_source.transport_api_version: V2",
-				p + ".api_config_source.cluster_names: must be empty",
+				p + ".api_config_source.cluster_names: is not supported",
 				p + ".api_config_source.grpc_services: must have exactly one entry, has 0",
 				p + ".api_config_source.rate_limit_settings.fill_rate: must be",
 			},
@@ -134,7 +134,7 @@ func TestCompileErrors(t *testing.T) {
 				`"credentials_factory_name":"f","config":{},"channel_args":{}}}]}}`,
 			[]string{
 				"google_grpc.target_uri: ", "google_grpc.stat_prefix: ",
-				"google_grpc.channel_credentials: not supported", "google_grpc.call_credentials: ",
+				"google_grpc.channel_credentials.ssl_credentials: is", "google_grpc.call_credentials: ",
 				"google_grpc.credentials_factory_name: ", "google_grpc.config: ",
 				"google_grpc.channel_args: ",
 			},
