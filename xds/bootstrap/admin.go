@@ -54,7 +54,8 @@ func admin(msg *bootstrapv3.Admin, errs *config.Errors) *Admin {
 		return nil
 	}
 	out := &Admin{
-		AccessLog: msg.GetAccessLog(), AccessLogPath: msg.GetAccessLogPath(),
+		AccessLog:             msg.GetAccessLog(),
+		AccessLogPath:         msg.GetAccessLogPath(), //nolint:staticcheck // deprecated, and still in use
 		IgnoreGlobalConnLimit: msg.GetIgnoreGlobalConnLimit(),
 	}
 	path = path.Field("address")
