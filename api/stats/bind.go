@@ -52,11 +52,11 @@ type family interface {
 // Bind returns the stats of the struct type T in the scope, allocated now. Handles on scopes of one
 // name get the same struct.
 //
-// T is a struct of Counter, Gauge, Histogram, Text and Codes values, each with a tag
-// `stat:"upstream_rq_total"`; a histogram may name its unit, `stat:"upstream_rq_time,ms"` (bytes, us,
-// ms, percent). A nested struct may have a tag that is a prefix, `stat:"circuit_breakers.default"`. T
-// is described once in a store, so a family costs its values alone. A type that doesn't fit panics:
-// it is a mistake in the program.
+// T is a struct of Counter, Gauge, Histogram, Text and Codes values, each with a tag such as
+// stat:"upstream_rq_total"; a histogram may name its unit (bytes, us, ms, percent) behind a comma:
+// stat:"upstream_rq_time,ms". A nested struct may have a tag that is a prefix, such as
+// stat:"circuit_breakers.default". T is described once in a store, so a family costs its values
+// alone. A type that doesn't fit panics: it is a mistake in the program.
 func Bind[T any](c *Scope) *T { return BindLazy[T](c).Get() }
 
 // BindLazy is Bind for a family that is listed with zeros until its first use, and costs 56 bytes

@@ -10,10 +10,10 @@ const (
 	endCode   = 600
 )
 
-// Codes counts responses by status: in total ("_completed"), by class ("_2xx") and by code ("_200").
-// Bound with the tag `stat:"upstream_rq"` it lists upstream_rq_completed, upstream_rq_2xx and
-// upstream_rq_200, each from its first use on, as Envoy does. It is one pointer until then. The zero
-// value is ready; it may be used from any goroutine.
+// Codes counts responses by status: in total ("_completed"), by class ("_2xx") and by code
+// ("_200"). Bound with the tag `stat:"upstream_rq"` it lists upstream_rq_completed, upstream_rq_2xx
+// and upstream_rq_200, each from its first use on, as Envoy does. It is one pointer until then. The
+// zero value is ready; it may be used from any goroutine.
 type Codes struct{ p atomic.Pointer[codeTable] }
 
 type codeTable struct {
@@ -22,8 +22,8 @@ type codeTable struct {
 	tens               [(endCode - firstCode) / 10]atomic.Pointer[[10]Counter]
 }
 
-// Inc counts one response with this status. A code outside 100 to 599 counts as "_unknown". Only the
-// first of each ten codes allocates.
+// Inc counts one response with this status. A code outside 100 to 599 counts as "_unknown". Only
+// the first of each ten codes allocates.
 func (c *Codes) Inc(code int) {
 	t := c.p.Load()
 	if t == nil {

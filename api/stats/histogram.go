@@ -8,16 +8,16 @@ import (
 	"sync/atomic"
 )
 
-// The bins are those of Envoy's histograms: 90 a decade, [d.d, d.d+0.1) x 10^e, and one for zero. So
-// quantiles, sums and Prometheus buckets come out as Envoy's to the last digit.
+// The bins are those of Envoy's histograms: 90 a decade, [d.d, d.d+0.1) x 10^e, and one for zero.
+// So quantiles, sums and Prometheus buckets come out as Envoy's to the last digit.
 const (
 	binsPerDecade = 90
 	decades       = 20 // a uint64 has at most 20 decimal digits
 )
 
-// Histogram counts values in log-linear bins. It is one pointer until the first Record, then 8 bytes
-// a bin, by decade: 900 bytes to 3 KB in practice, 15 KB at most. The zero value is ready; it may be
-// used from any goroutine.
+// Histogram counts values in log-linear bins. It is one pointer until the first Record, then 8
+// bytes a bin, by decade: 900 bytes to 3 KB in practice, 15 KB at most. The zero value is ready; it
+// may be used from any goroutine.
 type Histogram struct{ p atomic.Pointer[histogram] }
 
 type decade [binsPerDecade]atomic.Uint64
@@ -202,8 +202,8 @@ func (s Snapshot) Count() uint64 {
 	return n
 }
 
-// Sum returns the sum of the values as Envoy reports it: each bin's count times the value in it that
-// is wrong by the least share, wherever in the bin the values are.
+// Sum returns the sum of the values as Envoy reports it: each bin's count times the value in it
+// that is wrong by the least share, wherever in the bin the values are.
 func (s Snapshot) Sum(u Unit) float64 {
 	var sum float64
 	for _, b := range s {
@@ -238,8 +238,8 @@ var DefaultBuckets = []float64{
 	1800000, 3600000,
 }
 
-// Quantile returns the value at q (0 to 1), and false if s is empty. It is the value of the sample at
-// that rank, the samples of a bin taken to be spread evenly inside it.
+// Quantile returns the value at q (0 to 1), and false if s is empty. It is the value of the sample
+// at that rank, the samples of a bin taken to be spread evenly inside it.
 func (s Snapshot) Quantile(q float64, u Unit) (float64, bool) {
 	total := s.Count()
 	if total == 0 {

@@ -1,17 +1,18 @@
 // Package stats is the contract for counters, gauges, histograms and text readouts.
 //
-// Code that bumps a stat holds a pointer to it; names, tags and rendering are the store's affair and
-// cost nothing on the data path. A family of stats that lives and dies with a resource (a cluster, a
-// listener) is a struct of values, bound as a whole by Bind or BindLazy; a lazy one is allocated at
-// its first use and is listed, all zero, before that.
+// Code that bumps a stat holds a pointer to it; names, tags and rendering are the store's affair
+// and cost nothing on the data path. A family of stats that lives and dies with a resource (a
+// cluster, a listener) is a struct of values, bound as a whole by Bind or BindLazy; a lazy one is
+// allocated at its first use and is listed, all zero, before that.
 //
 // A scope is a dotted prefix. Scopes of one name share their stats and are counted: the stats of a
 // listener go on counting while its old generation drains beside the new one, and leave the listing
-// when the last of the two is closed. Pointers stay valid for ever; what is counted through one after
-// its scope has gone is not listed.
+// when the last of the two is closed. Pointers stay valid for ever; what is counted through one
+// after its scope has gone is not listed.
 //
 // Limitations: stats are not striped by goroutine, so a counter bumped from all processors costs a
-// cache miss; names are not interned, so a scope should be given a string that its owner keeps anyway.
+// cache miss; names are not interned, so a scope should be given a string that its owner keeps
+// anyway.
 package stats
 
 import (
@@ -58,7 +59,8 @@ func (c *Counter) Reset() {
 // Gauge is a value that goes up and down, at most 2^62 either way. The zero value is ready; it may
 // be used from any goroutine.
 type Gauge struct {
-	// v is twice the value, plus one once it was written: 8 bytes instead of 16 with a flag beside it.
+	// v is twice the value, plus one once it was written: 8 bytes instead of 16 with a flag beside
+	// it.
 	v atomic.Int64
 }
 

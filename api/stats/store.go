@@ -80,8 +80,8 @@ func (s *Store) Root() *Scope {
 	return &Scope{store: s, node: &s.root}
 }
 
-// Sub returns the scope "<this>.<name>", with tags of its own if there are any. It goes away when it
-// is closed, or with the last handle on this one: close it only if it shall go before that.
+// Sub returns the scope "<this>.<name>", with tags of its own if there are any. It goes away when
+// it is closed, or with the last handle on this one: close it only if it shall go before that.
 func (c *Scope) Sub(name string, tags ...Tag) *Scope { return c.store.scope(c.node, name, tags) }
 
 // Store returns the store that the scope belongs to.

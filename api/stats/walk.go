@@ -49,8 +49,8 @@ func (s *Sample) Histogram() (cumulative, interval Snapshot) {
 func (s *Sample) AppendTags(tags []Tag) []Tag { return s.node.appendTags(tags) }
 
 // Each calls fn for every stat, in no order: names may come twice where two scopes spell one name
-// differently. With usedOnly it leaves out, cheaply, what was never written. Writers are not held up:
-// the store is locked only while the scopes are listed.
+// differently. With usedOnly it leaves out, cheaply, what was never written. Writers are not held
+// up: the store is locked only while the scopes are listed.
 func (s *Store) Each(usedOnly bool, fn func(*Sample)) {
 	var sample Sample
 	var name []byte

@@ -242,7 +242,8 @@ func TestStatsJSON(t *testing.T) {
 		"/stats?format=json&filter=alt.(unused|.*time)":                 `{"stats":[{"name":"cluster.alt.upstream_rq_timeout","value":0},{"histograms":{"supported_quantiles":[0,25,50,75,90,95,99,99.5,99.9,100],"computed_quantiles":[{"name":"cluster.alt.unused","values":[` + nulls + `]},{"name":"cluster.alt.upstream_rq_time","values":[` + times + `]}]}}]}`,
 		"/stats?format=json&filter=rq_time$&histogram_buckets=detailed": `{"stats":[{"histograms":{"supported_percentiles":[0,25,50,75,90,95,99,99.5,99.9,100],"details":[{"name":"cluster.alt.upstream_rq_time","totals":` + bins + `,"intervals":` + bins + `,"percentiles":[` + times + `]}]}}]}`,
 	} {
-		// Texts come before counters here; the value of Envoy's order is in the goldens of TestStatsText.
+		// Texts come before counters here; the value of Envoy's order is in the goldens of
+		// TestStatsText.
 		got := f.get(t, target, http.StatusOK)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: %s", target, diff)

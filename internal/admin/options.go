@@ -13,8 +13,8 @@ import (
 	"sidecar/internal/stattag"
 )
 
-// Options are what the server shows and does. All functions are called on goroutines of requests, at
-// any time and several at once, and may block.
+// Options are what the server shows and does. All functions are called on goroutines of requests,
+// at any time and several at once, and may block.
 type Options struct {
 	Log  *slog.Logger
 	Logs *log.Logs // of the process, for /logging
@@ -48,8 +48,8 @@ type Options struct {
 type Dump struct {
 	// EDS is shown only with include_eds.
 	EDS bool
-	// Get builds the message, such as a ClustersConfigDump, from serialized resources. The caller owns
-	// it.
+	// Get builds the message, such as a ClustersConfigDump, from serialized resources. The caller
+	// owns it.
 	Get func() proto.Message
 }
 
@@ -75,7 +75,8 @@ type Runtime interface {
 	// Layers are the names of the layers, the lowest first.
 	Layers() []string
 	Entries() []RuntimeEntry
-	// Modify sets values in the admin layer; an empty one removes. ErrNoAdminLayer if there is none.
+	// Modify sets values in the admin layer; an empty one removes. ErrNoAdminLayer if there is
+	// none.
 	Modify(values map[string]string) error
 }
 

@@ -14,8 +14,8 @@ const redacted = "[redacted]"
 const maxRedactDepth = 100
 
 // redact replaces, in place, the texts and bytes of every field that is marked sensitive, and all
-// that is inside one; numbers there go. It looks into Anys; one that can't be read may hold a secret
-// and is emptied.
+// that is inside one; numbers there go. It looks into Anys; one that can't be read may hold a
+// secret and is emptied.
 func redact(m protoreflect.Message, sensitive bool, depth int) {
 	if depth > maxRedactDepth {
 		proto.Reset(m.Interface())

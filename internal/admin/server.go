@@ -71,8 +71,8 @@ func (s *Server) Close(ctx context.Context) error {
 	return nil
 }
 
-// Listen opens the server's socket: an address with a port, or the path of a unix socket, whose mode
-// is set if not 0. A stale unix socket is replaced.
+// Listen opens the server's socket: an address with a port, or the path of a unix socket, whose
+// mode is set if not 0. A stale unix socket is replaced.
 func Listen(ctx context.Context, address, pipe string, mode os.FileMode) (net.Listener, error) {
 	var c net.ListenConfig
 	if pipe == "" {

@@ -16,8 +16,8 @@ func upstreamLocal(in *stream.Info) stream.Addr    { return in.Upstream.Local }
 func upstreamRemote(in *stream.Info) stream.Addr   { return in.Upstream.Remote }
 func upstreamHost(in *stream.Info) stream.Addr     { return in.Upstream.Host }
 
-// downstreamRemote is the client: as x-forwarded-for tells, else the connection's peer. The Addr has
-// no text when it comes from the header.
+// downstreamRemote is the client: as x-forwarded-for tells, else the connection's peer. The Addr
+// has no text when it comes from the header.
 func downstreamRemote(in *stream.Info) stream.Addr {
 	if !in.Remote.IsValid() {
 		return in.Conn.Remote
@@ -88,7 +88,8 @@ func addressOf(name string) (get address, port bool) {
 	return nil, false
 }
 
-// makeMasked makes *_WITHOUT_PORT, whose parameter is the length of a prefix: 24 prints 10.1.2.0/24.
+// makeMasked makes *_WITHOUT_PORT, whose parameter is the length of a prefix: 24 prints
+// 10.1.2.0/24.
 func makeMasked(get address) func(string, *Options) (op, error) {
 	return func(param string, _ *Options) (op, error) {
 		bits := -1

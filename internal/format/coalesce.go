@@ -8,8 +8,8 @@ import (
 	"sidecar/api/stream"
 )
 
-// makeCoalesce makes COALESCE({"operators":[...]}): the first operator whose value is known. Each is
-// a command's name or {"command":"REQ","param":"x","max_length":10}.
+// makeCoalesce makes COALESCE({"operators":[...]}): the first operator whose value is known. Each
+// is a command's name or {"command":"REQ","param":"x","max_length":10}.
 func makeCoalesce(param string, o *Options) (op, error) {
 	var config struct {
 		Operators []json.RawMessage `json:"operators"`

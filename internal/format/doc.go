@@ -1,5 +1,5 @@
-// Package format compiles Envoy's substitution format strings ("%REQ(X?Y):Z%" and so on), which make
-// access log lines, header values and the bodies of local replies.
+// Package format compiles Envoy's substitution format strings ("%REQ(X?Y):Z%" and so on), which
+// make access log lines, header values and the bodies of local replies.
 //
 // A format is parsed once into a list of operators; each appends its text to a buffer, and nothing
 // is allocated for a stream. All values come from the stream's record (stream.Info). What isn't

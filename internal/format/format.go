@@ -19,7 +19,8 @@ func errorf(format string, args ...any) error { return Error(fmt.Sprintf(format,
 type Options struct {
 	// Hostname is what %HOSTNAME% prints.
 	Hostname string
-	// Getenv reads the environment for %ENVIRONMENT(X)%, at compile time as Envoy does; nil: none set.
+	// Getenv reads the environment for %ENVIRONMENT(X)%, at compile time as Envoy does; nil: none
+	// set.
 	Getenv func(name string) (string, bool)
 	// OmitEmpty leaves out values that are not known, where "-" would be printed otherwise.
 	OmitEmpty bool
@@ -29,15 +30,16 @@ type Options struct {
 	Extensions []string
 }
 
-// appender appends a value; it reports false, and whatever it appended is dropped, when the value is
-// not known.
+// appender appends a value; it reports false, and whatever it appended is dropped, when the value
+// is not known.
 type appender func(dst []byte, in *stream.Info) ([]byte, bool)
 
 // op is one operator, or literal text when text is nil.
 type op struct {
 	lit  string
 	text appender
-	// json appends the value as JSON; nil: the text, quoted unless raw says that it is JSON as it is.
+	// json appends the value as JSON; nil: the text, quoted unless raw says that it is JSON as it
+	// is.
 	json appender
 	raw  bool
 	max  int // bytes of the text; -1: any
@@ -145,8 +147,9 @@ type command struct {
 	hasMax bool
 }
 
-// parseCommand reads the command that text begins with and returns its length. The parameter ends at
-// the first parenthesis after which the command can end, so it may hold others, and percent signs.
+// parseCommand reads the command that text begins with and returns its length. The parameter ends
+// at the first parenthesis after which the command can end, so it may hold others, and percent
+// signs.
 func parseCommand(text string) (c command, n int, ok bool) {
 	i := 1
 	for i < len(text) && (text[i] >= 'A' && text[i] <= 'Z' || text[i] >= '0' && text[i] <= '9' || text[i] == '_') {

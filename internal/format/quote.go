@@ -15,8 +15,8 @@ func appendQuoted(dst []byte, s string) []byte {
 }
 
 // escapeFrom escapes dst[n:], in place and without allocating when there is nothing to escape. Text
-// that is not UTF-8 has every byte that is not plain ASCII, and the quote and the backslash, written
-// as \u00xx.
+// that is not UTF-8 has every byte that is not plain ASCII, and the quote and the backslash,
+// written as \u00xx.
 func escapeFrom(dst []byte, n int) []byte {
 	raw := dst[n:]
 	plain := true

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// clock is a compiled strftime format, with Envoy's extensions: %f and %1f to %9f for the fraction of
-// the second, %E3S, %E*S and the like. An unknown conversion is printed as it stands, as Envoy does.
+// clock is a compiled strftime format, with Envoy's extensions: %f and %1f to %9f for the fraction
+// of the second, %E3S, %E*S and the like. An unknown conversion is printed as it stands, as Envoy
+// does.
 type clock struct {
 	parts []clockPart
 	local bool
@@ -121,19 +122,23 @@ func (c *clock) append(dst []byte, t time.Time) []byte {
 		switch p.verb {
 		case 0:
 		case 'Y':
-			dst = strconv.AppendInt(dst, int64(year), 10)
+			if year < 1000 || year > 9999 {
+				dst = strconv.AppendInt(dst, int64(year), 10)
+				break
+			}
+			dst = pad2(pad2(dst, year/100), year%100)
 		case 'm':
-			dst = pad(dst, int(month), 2, '0')
+			dst = pad2(dst, int(month))
 		case 'd':
-			dst = pad(dst, day, 2, '0')
+			dst = pad2(dst, day)
 		case 'H':
-			dst = pad(dst, hour, 2, '0')
+			dst = pad2(dst, hour)
 		case 'M':
-			dst = pad(dst, minute, 2, '0')
+			dst = pad2(dst, minute)
 		case 'S':
-			dst = pad(dst, sec, 2, '0')
+			dst = pad2(dst, sec)
 		case verbSeconds:
-			dst = pad(dst, sec, 2, '0')
+			dst = pad2(dst, sec)
 			if n := len(dst); p.digits != 0 {
 				dst = appendFraction(append(dst, '.'), t.Nanosecond(), p.digits)
 				if len(dst) == n+1 {
@@ -231,19 +236,25 @@ func appendWeek(dst []byte, verb byte, t time.Time) []byte {
 
 func hour12(t time.Time) int { return (t.Hour()+11)%12 + 1 }
 
-// appendFraction prints the first digits of the nanoseconds; with -1 those up to the last that isn't
-// zero.
+// appendFraction prints the first digits of the nanoseconds; with -1 those up to the last that
+// isn't zero.
 func appendFraction(dst []byte, ns, digits int) []byte {
-	n := len(dst)
-	dst = pad(dst, ns, 9, '0')
-	if digits >= 0 {
-		return dst[:n+digits]
+	var b [9]byte
+	for i := len(b) - 1; i >= 0; i-- {
+		b[i] = byte('0' + ns%10)
+		ns /= 10
 	}
-	for len(dst) > n && dst[len(dst)-1] == '0' {
-		dst = dst[:len(dst)-1]
+	if digits < 0 {
+		digits = len(b)
+		for digits > 0 && b[digits-1] == '0' {
+			digits--
+		}
 	}
-	return dst
+	return append(dst, b[:digits]...)
 }
+
+// pad2 prints v < 100 with two digits.
+func pad2(dst []byte, v int) []byte { return append(dst, byte('0'+v/10), byte('0'+v%10)) }
 
 // pad prints v >= 0 with at least width digits.
 func pad(dst []byte, v, width int, with byte) []byte {

@@ -35,7 +35,8 @@ var (
 	}
 )
 
-// CompileAt is CompileSubstitution that reports what is wrong at p and below; the result is nil then.
+// CompileAt is CompileSubstitution that reports what is wrong at p and below; the result is nil
+// then.
 func CompileAt(
 	p *config.Path, s *corev3.SubstitutionFormatString, o Options, errs *config.Errors,
 ) *Substitution {
@@ -61,8 +62,8 @@ func formatters() map[string][]string {
 }
 
 // CompileSubstitution compiles a SubstitutionFormatString; its omit_empty_values and formatters are
-// added to o. Files and environment variables that it names are read now. The error joins all that is
-// wrong, each with its field's path.
+// added to o. Files and environment variables that it names are read now. The error joins all that
+// is wrong, each with its field's path.
 func CompileSubstitution(s *corev3.SubstitutionFormatString, o Options) (*Substitution, error) {
 	var errs config.Errors
 	substitutionFields.Check(nil, s, &errs)

@@ -64,8 +64,8 @@ func makeCommonDuration(param string, _ *Options) (op, error) {
 	}), nil
 }
 
-// point is a point of a stream's time. Filters may set others in Envoy, so an unknown name is not an
-// error: it is a time that never comes.
+// point is a point of a stream's time. Filters may set others in Envoy, so an unknown name is not
+// an error: it is a time that never comes.
 func point(name string) func(*stream.Info) time.Duration {
 	switch name {
 	case "DS_RX_BEG":

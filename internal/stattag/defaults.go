@@ -14,8 +14,8 @@ const (
 	owner   = `^(?:listener|cluster)\..*?`
 )
 
-// defaultExtractors are Envoy 1.40's default tags. Their patterns are part of the contract: dashboards
-// are built on the metrics that come out of them.
+// defaultExtractors are Envoy 1.40's default tags. Their patterns are part of the contract:
+// dashboards are built on the metrics that come out of them.
 func defaultExtractors() []extractor {
 	return append(patternExtractors(), tokenExtractors()...)
 }

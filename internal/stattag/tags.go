@@ -1,5 +1,7 @@
-// Package stattag cuts tags out of the dotted names of stats, as Envoy does: by its default rules and
-// by those of the bootstrap's stats_config. The admin server and stats sinks read it.
+// Package stattag cuts tags out of the dotted names of stats, as Envoy does: by its default rules
+// and by those of the bootstrap's stats_config.
+//
+// Single importer: the admin server now, stats sinks next; rules are no part of either.
 package stattag
 
 import (
@@ -13,8 +15,8 @@ import (
 // Rule is one entry of stats_config.stats_tags or --stats-tag.
 type Rule struct {
 	Name string
-	// Regex is searched for in a name: its first group is cut out of the name, its second (the first,
-	// if it has only one) is the value. nil: see Fixed.
+	// Regex is searched for in a name: its first group is cut out of the name, its second (the
+	// first, if it has only one) is the value. nil: see Fixed.
 	Regex *regexp.Regexp
 	// Fixed is the value for every stat; empty, without a Regex: the default rule of this name.
 	Fixed string
@@ -96,8 +98,8 @@ func (e *extractor) firstToken() string {
 // span is a part of a name that is cut out.
 type span struct{ start, end int }
 
-// Extract returns the name without its tags, and appends the tags to tags. A tag of a name that tags
-// has already (a scope's own) is cut out and not added.
+// Extract returns the name without its tags, and appends the tags to tags. A tag of a name that
+// tags has already (a scope's own) is cut out and not added.
 func (r *Rules) Extract(name string, tags []stats.Tag) (string, []stats.Tag) {
 	var buf [8]span
 	cut := buf[:0]

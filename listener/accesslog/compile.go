@@ -25,8 +25,8 @@ var (
 
 // Options are what access loggers are compiled with.
 type Options struct {
-	// Sinks holds the files. They are opened at compile time: a path that can't be opened is an error
-	// of the configuration, as in Envoy.
+	// Sinks holds the files. They are opened at compile time: a path that can't be opened is an
+	// error of the configuration, as in Envoy.
 	Sinks  *Sinks
 	Format format.Options
 	// Runtime looks a number up in the runtime; nil: none is set.

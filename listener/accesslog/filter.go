@@ -43,8 +43,8 @@ var (
 // maxDepth bounds the nesting of and_filter and or_filter.
 const maxDepth = 32
 
-// CompileFilter compiles an access log filter; local_reply_config uses them as conditions, too. What
-// is wrong is reported at p and below, and the result is then not to be used.
+// CompileFilter compiles an access log filter; local_reply_config uses them as conditions, too.
+// What is wrong is reported at p and below, and the result is then not to be used.
 func CompileFilter(p *config.Path, f *accesslogv3.AccessLogFilter, o *Options, errs *config.Errors) Filter {
 	config.Validate(p, f, errs)
 	return compileFilter(p, f, o, errs, 0)

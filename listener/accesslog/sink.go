@@ -17,11 +17,12 @@ import (
 // 100,000 requests a second.
 const maxPending = 1 << 20
 
-// keepIdle is what a sink may hold on to when it is hardly used: after a burst, memory is given back.
+// keepIdle is what a sink may hold on to when it is hardly used: after a burst, memory is given
+// back.
 const keepIdle = 8 << 10
 
-// fileStats are Envoy's filesystem.* stats, with a counter of dropped lines that Envoy, whose buffer
-// has no bound, doesn't have.
+// fileStats are Envoy's filesystem.* stats, with a counter of dropped lines that Envoy, whose
+// buffer has no bound, doesn't have.
 type fileStats struct {
 	FlushedByTimer stats.Counter `stat:"flushed_by_timer"`
 	ReopenFailed   stats.Counter `stat:"reopen_failed"`

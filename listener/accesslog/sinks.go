@@ -13,8 +13,8 @@ import (
 	"sidecar/api/stats"
 )
 
-// maxFiles bounds how many files configurations may have opened since the start: files stay open, as
-// in Envoy, so that a listener that comes back appends to the same one.
+// maxFiles bounds how many files configurations may have opened since the start: files stay open,
+// as in Envoy, so that a listener that comes back appends to the same one.
 const maxFiles = 1024
 
 // SinkOptions are what log files are written with.
@@ -137,8 +137,8 @@ func (s *Sinks) all() []*sink {
 }
 
 // Reopen opens every file anew under its name, after another program moved it away (SIGUSR1, POST
-// /reopen_logs). It blocks on file operations. Files that can't be opened stay as they are; the error
-// names them.
+// /reopen_logs). It blocks on file operations. Files that can't be opened stay as they are; the
+// error names them.
 func (s *Sinks) Reopen() error {
 	var errs []error
 	for _, k := range s.all() {
