@@ -76,20 +76,21 @@ func CompileHeader(p *config.Path, m *routev3.HeaderMatcher, errs *config.Errors
 	case *routev3.HeaderMatcher_StringMatch:
 		h.text = CompileString(p.Field("string_match"), v.StringMatch, errs)
 	case *routev3.HeaderMatcher_SafeRegexMatch:
-		if re := CompileRegex(p.Field("safe_regex_match"), v.SafeRegexMatch, errs); re != nil {
+		if re := CompileRegex(p.Field("safe_regex_match"), v.SafeRegexMatch, errs); re != nil { //nolint:staticcheck // old control planes send it
 			h.text = String{kind: regex, re: re}
 		}
 	case *routev3.HeaderMatcher_ExactMatch:
 		// An empty deprecated exact_match takes any value (seen on Envoy 1.40).
-		if h.text = (String{kind: exact, value: v.ExactMatch}); v.ExactMatch == "" {
+		h.text = String{kind: exact, value: v.ExactMatch} //nolint:staticcheck // old control planes send it
+		if h.text.value == "" {
 			h.kind = anyValue
 		}
 	case *routev3.HeaderMatcher_PrefixMatch:
-		h.text = String{kind: prefix, value: v.PrefixMatch}
+		h.text = String{kind: prefix, value: v.PrefixMatch} //nolint:staticcheck // old control planes send it
 	case *routev3.HeaderMatcher_SuffixMatch:
-		h.text = String{kind: suffix, value: v.SuffixMatch}
+		h.text = String{kind: suffix, value: v.SuffixMatch} //nolint:staticcheck // old control planes send it
 	case *routev3.HeaderMatcher_ContainsMatch:
-		h.text = String{kind: contains, value: v.ContainsMatch}
+		h.text = String{kind: contains, value: v.ContainsMatch} //nolint:staticcheck // old control planes send it
 	default:
 		errs.Add(p, "has a way of matching that is not supported")
 	}
@@ -115,7 +116,8 @@ func (hs Headers) Match(m *header.Map) bool {
 	return true
 }
 
-// Match tells whether the header matches. Several fields of one name are one value, joined with commas.
+// Match tells whether the header matches. Several fields of one name are one value, joined with
+// commas.
 func (h *Header) Match(m *header.Map) bool {
 	value, ok := h.value(m)
 	if h.kind == byPresence {

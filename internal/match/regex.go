@@ -1,6 +1,7 @@
 package match
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"regexp/syntax"
@@ -31,8 +32,8 @@ func CompileRegex(p *config.Path, m *matcherv3.RegexMatcher, errs *config.Errors
 		errs.Addf(p.Field("regex"), "%w", err)
 		return nil
 	}
-	// Cannot fail: a valid expression in a group is valid. MustCompile would turn a mistake here into
-	// a crash at the whim of a management server.
+	// Cannot fail: a valid expression in a group is valid. MustCompile would turn a mistake here
+	// into a crash at the whim of a management server.
 	full, err := regexp.Compile(`\A(?:` + m.GetRegex() + `)\z`)
 	if err != nil {
 		errs.Addf(p.Field("regex"), "%w", err)
@@ -44,7 +45,7 @@ func CompileRegex(p *config.Path, m *matcherv3.RegexMatcher, errs *config.Errors
 
 func parseRegex(expr string) (*regexp.Regexp, error) {
 	if expr == "" {
-		return nil, fmt.Errorf("is required")
+		return nil, errors.New("is required")
 	}
 	re, err := regexp.Compile(expr)
 	if err == nil {

@@ -83,6 +83,7 @@ func (s *String) Match(v string) bool {
 		return false
 	case regex:
 		return s.re.Match(v)
+	case never:
 	}
 	return false
 }

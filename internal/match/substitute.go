@@ -1,6 +1,7 @@
 package match
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 
@@ -11,8 +12,8 @@ import (
 
 var substituteFields = config.Fields[*matcherv3.RegexMatchAndSubstitute]{Used: "pattern substitution"}
 
-// Substitution replaces every match of an expression by a text in which \0 to \9 stand for the match
-// and its groups, and \\ for a backslash (RE2::GlobalReplace).
+// Substitution replaces every match of an expression by a text in which \0 to \9 stand for the
+// match and its groups, and \\ for a backslash (RE2::GlobalReplace).
 type Substitution struct {
 	re    *regexp.Regexp
 	parts []part
@@ -26,8 +27,8 @@ type part struct {
 
 // CompileSubstitution reads a RegexMatchAndSubstitute. It returns nil after an error.
 //
-// DIVERGES(regex_rewrite): a substitution that RE2 can't carry out is refused; Envoy takes it and then
-// leaves every text as it is.
+// DIVERGES(regex_rewrite): a substitution that RE2 can't carry out is refused; Envoy takes it and
+// then leaves every text as it is.
 func CompileSubstitution(
 	p *config.Path, m *matcherv3.RegexMatchAndSubstitute, errs *config.Errors,
 ) *Substitution {
@@ -61,13 +62,13 @@ func parseSubstitution(text string, groups int) ([]part, error) {
 			continue
 		}
 		if i++; i == len(text) {
-			return nil, fmt.Errorf(`'\' not allowed at end`)
+			return nil, errors.New(`'\' not allowed at end`)
 		}
 		switch c := text[i]; {
 		case c == '\\':
 			lit = append(lit, c)
 		case c < '0' || c > '9':
-			return nil, fmt.Errorf(`'\' must be followed by a digit or '\'`)
+			return nil, errors.New(`'\' must be followed by a digit or '\'`)
 		case int(c-'0') > groups:
 			return nil, fmt.Errorf("requests group %c, but the regex has only %d", c, groups)
 		default:

@@ -1,6 +1,7 @@
 package mutate
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -93,10 +94,10 @@ func compileAddition(p *config.Path, o *corev3.HeaderValueOption, format Compile
 	name := match.ToLower(o.GetHeader().GetKey())
 	a := addition{name: name, id: header.Lookup(name), keepEmpty: o.GetKeepEmptyValue()}
 	if name == "" {
-		return a, fmt.Errorf("key is required")
+		return a, errors.New("key is required")
 	}
 	if name[0] == ':' || name == "host" {
-		return a, fmt.Errorf(":-prefixed or host headers may not be modified")
+		return a, errors.New(":-prefixed or host headers may not be modified")
 	}
 	var err error
 	if a.action, err = actionOf(o); err != nil {
@@ -121,11 +122,11 @@ func compileAddition(p *config.Path, o *corev3.HeaderValueOption, format Compile
 
 // actionOf reads append_action, or the deprecated append in its place.
 func actionOf(o *corev3.HeaderValueOption) (action, error) {
-	if o.GetAppend() != nil {
+	if appended := o.GetAppend(); appended != nil { //nolint:staticcheck // old control planes send it
 		if o.GetAppendAction() != corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD {
-			return 0, fmt.Errorf("Both append and append_action are set and it's not allowed")
+			return 0, errors.New("Both append and append_action are set and it's not allowed") //nolint:staticcheck // Envoy's words
 		}
-		if !o.GetAppend().GetValue() {
+		if !appended.GetValue() {
 			return overwriteOrAdd, nil
 		}
 		return appendAlways, nil

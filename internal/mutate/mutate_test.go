@@ -55,7 +55,7 @@ func TestApply(t *testing.T) {
 	keepEmpty := option("k", "", appendIt)
 	keepEmpty.KeepEmptyValue = true
 	deprecated := option("a", "2", appendIt)
-	deprecated.Append = wrapperspb.Bool(false)
+	deprecated.Append = wrapperspb.Bool(false) //nolint:staticcheck // old control planes send it
 	for name, c := range map[string]struct {
 		add    []*corev3.HeaderValueOption
 		remove []string
@@ -111,7 +111,7 @@ func TestNothingToDo(t *testing.T) {
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	both := option("a", "b", overwrite)
-	both.Append = wrapperspb.Bool(true)
+	both.Append = wrapperspb.Bool(true) //nolint:staticcheck // old control planes send it
 	var errs config.Errors
 	Compile(config.Field("route"), "request_headers", []*corev3.HeaderValueOption{
 		option(":path", "", appendIt), option("", "x", appendIt), both, option("x", "%bad%", appendIt), option("x", "y", 17),

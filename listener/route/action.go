@@ -64,8 +64,8 @@ type upgradeSwitch struct {
 	enabled bool
 }
 
-// Upgrade tells whether the route says something about an upgrade type ("websocket", "CONNECT"), and
-// what; else the connection manager decides.
+// Upgrade tells whether the route says something about an upgrade type ("websocket", "CONNECT"),
+// and what; else the connection manager decides.
 func (a *Action) Upgrade(kind string) (enabled, said bool) {
 	for i := range a.upgrades {
 		if strings.EqualFold(a.upgrades[i].kind, kind) {
@@ -85,8 +85,8 @@ func (c *compiler) action(p *config.Path, m *routev3.RouteAction, in *inherited,
 		ClusterNotFoundStatus: 503,
 		Timeout:               config.Duration(p.Field("timeout"), m.GetTimeout(), defaultTimeout, c.errs),
 		IdleTimeout:           c.optional(p.Field("idle_timeout"), m.GetIdleTimeout()),
-		MaxGRPCTimeout:        c.optional(p.Field("max_grpc_timeout"), m.GetMaxGrpcTimeout()),
-		GRPCTimeoutOffset:     c.optional(p.Field("grpc_timeout_offset"), m.GetGrpcTimeoutOffset()),
+		MaxGRPCTimeout:        c.optional(p.Field("max_grpc_timeout"), m.GetMaxGrpcTimeout()),       //nolint:staticcheck // old control planes send it
+		GRPCTimeoutOffset:     c.optional(p.Field("grpc_timeout_offset"), m.GetGrpcTimeoutOffset()), //nolint:staticcheck // old control planes send it
 		HighPriority:          m.GetPriority() == corev3.RoutingPriority_HIGH,
 		AutoHostRewrite:       m.GetAutoHostRewrite().GetValue(),
 		prefixRewrite:         m.GetPrefixRewrite(),

@@ -29,8 +29,8 @@ type Env struct {
 	Features         Features
 }
 
-// Features are what the router and the connection manager do with an Entry; configuration that needs
-// something else is refused.
+// Features are what the router and the connection manager do with an Entry; configuration that
+// needs something else is refused.
 type Features struct {
 	Mirror             bool // request_mirror_policies: Action.Mirrors
 	ConnectTermination bool // connect_config: Action.Connect
@@ -54,8 +54,8 @@ type compiler struct {
 	validateClusters bool
 }
 
-// Compile turns a route configuration into a table. The error joins all that is wrong, each with its
-// field's path. Files of direct responses are read now.
+// Compile turns a route configuration into a table. The error joins all that is wrong, each with
+// its field's path. Files of direct responses are read now.
 func Compile(m *routev3.RouteConfiguration, env Env) (*Table, error) {
 	var errs config.Errors
 	config.Validate(nil, m, &errs)

@@ -16,25 +16,25 @@ func testEnv() Env {
 	return Env{}
 }
 
-func parse(t testing.TB, yaml string) *routev3.RouteConfiguration {
-	t.Helper()
+func parse(tb testing.TB, yaml string) *routev3.RouteConfiguration {
+	tb.Helper()
 	m := &routev3.RouteConfiguration{}
 	if _, err := config.Parse("rc", config.YAML, []byte(yaml), m, config.RejectUnknown); err != nil {
-		t.Fatalf("parse: %v", err)
+		tb.Fatalf("parse: %v", err)
 	}
 	return m
 }
 
-func compile(t testing.TB, yaml string) *Table {
-	t.Helper()
-	return compileEnv(t, yaml, testEnv())
+func compile(tb testing.TB, yaml string) *Table {
+	tb.Helper()
+	return compileEnv(tb, yaml, testEnv())
 }
 
-func compileEnv(t testing.TB, yaml string, env Env) *Table {
-	t.Helper()
-	table, err := Compile(parse(t, yaml), env)
+func compileEnv(tb testing.TB, yaml string, env Env) *Table {
+	tb.Helper()
+	table, err := Compile(parse(tb, yaml), env)
 	if err != nil {
-		t.Fatalf("Compile: %v", err)
+		tb.Fatalf("Compile: %v", err)
 	}
 	return table
 }
@@ -85,11 +85,11 @@ func filterState(key, value string) map[string]stream.FilterObject {
 	return map[string]stream.FilterObject{key: {Value: value}}
 }
 
-func marshal(t testing.TB, m proto.Message) []byte {
-	t.Helper()
+func marshal(tb testing.TB, m proto.Message) []byte {
+	tb.Helper()
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }

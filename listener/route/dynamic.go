@@ -19,8 +19,8 @@ func NewDynamic(env Env) *Dynamic { return &Dynamic{env: env} }
 // Load returns the table in force; nil if there is none.
 func (d *Dynamic) Load() *Table { return d.table.Load() }
 
-// Apply compiles a configuration and puts it in force. After an error, whose text is that of the NACK,
-// the table before it stays.
+// Apply compiles a configuration and puts it in force. After an error, whose text is that of the
+// NACK, the table before it stays.
 func (d *Dynamic) Apply(m *routev3.RouteConfiguration) error {
 	t, err := Compile(m, d.env)
 	if err != nil {

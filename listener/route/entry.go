@@ -36,8 +36,8 @@ type Entry struct {
 	VirtualHost *VirtualHost
 	// Action is nil unless Kind is Forward.
 	Action *Action
-	// Status is that of a redirect or direct response, ContentType that of its body; "" is the default
-	// of local replies.
+	// Status is that of a redirect or direct response, ContentType that of its body; "" is the
+	// default of local replies.
 	Status      int
 	ContentType string
 	// StatPrefix, if not empty, names the route's own stats: vhost.NAME.route.STAT_PREFIX.
@@ -69,8 +69,8 @@ const levels = 4
 // Name returns the route's name.
 func (e *Entry) Name() string { return e.name }
 
-// ClusterName returns the cluster as configured; "" where a header of the request names it, and where
-// nothing is forwarded.
+// ClusterName returns the cluster as configured; "" where a header of the request names it, and
+// where nothing is forwarded.
 func (e *Entry) ClusterName() string { return e.cluster }
 
 // Cluster returns the cluster for a request; "" if its cluster_header is missing. Envoy looks when
@@ -83,8 +83,8 @@ func (e *Entry) Cluster(h *header.Map) string {
 	return v
 }
 
-// ResponseBody returns the body of a direct response. A body_format is filled in from info, in whose
-// LocalReplyBody the plain body is left.
+// ResponseBody returns the body of a direct response. A body_format is filled in from info, in
+// whose LocalReplyBody the plain body is left.
 func (e *Entry) ResponseBody(info *stream.Info) string {
 	if e.bodyFormat == nil {
 		return e.body
@@ -114,8 +114,8 @@ func (e *Entry) FilterDisabled(name string) (disabled, said bool) {
 	return false, false
 }
 
-// VirtualHost is what a virtual host says to all of its routes. Read only. It doesn't hold the routes:
-// a stream that keeps its entry keeps no table alive.
+// VirtualHost is what a virtual host says to all of its routes. Read only. It doesn't hold the
+// routes: a stream that keeps its entry keeps no table alive.
 type VirtualHost struct {
 	Name     string
 	Metadata map[string]map[string]any

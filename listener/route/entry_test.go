@@ -14,8 +14,8 @@ import (
 	"sidecar/internal/config"
 )
 
-// filterEnv knows a filter "plain" without configuration of routes, and "test" with a BoolValue that
-// must be true.
+// filterEnv knows a filter "plain" without configuration of routes, and "test" with a BoolValue
+// that must be true.
 func filterEnv() Env {
 	compile := func(proto.Message, filter.Context) (any, error) { return nil, errors.New("unused") }
 	return Env{Features: Features{FilterSwitch: true}, Filters: filter.NewTable(

@@ -9,10 +9,10 @@ import (
 
 const originalHost = "x-envoy-original-host"
 
-// FinalizeRequest changes a request head into what goes upstream, in Envoy's order: headers are added
-// and removed, of the weighted cluster first, then host and path are rewritten. keepOriginal leaves
-// what was rewritten in x-envoy-original-host and x-envoy-original-path (the router has it off with
-// suppress_envoy_headers). It may be called once for a request.
+// FinalizeRequest changes a request head into what goes upstream, in Envoy's order: headers are
+// added and removed, of the weighted cluster first, then host and path are rewritten. keepOriginal
+// leaves what was rewritten in x-envoy-original-host and x-envoy-original-path (the router has it
+// off with suppress_envoy_headers). It may be called once for a request.
 func (e *Entry) FinalizeRequest(h *header.Map, info *stream.Info, keepOriginal bool) {
 	e.request[0].Apply(h, info)
 	if e.clusterHost != "" {
@@ -50,8 +50,9 @@ func (e *Entry) finalizeHost(h *header.Map, info *stream.Info, keepOriginal bool
 	}
 }
 
-// RewriteHost gives the request another host, as auto_host_rewrite does with the name of the upstream
-// host, and appends the old one to x-forwarded-host if the route says so. An empty host changes nothing.
+// RewriteHost gives the request another host, as auto_host_rewrite does with the name of the
+// upstream host, and appends the old one to x-forwarded-host if the route says so. An empty host
+// changes nothing.
 func (e *Entry) RewriteHost(h *header.Map, host string, keepOriginal bool) {
 	if host == "" {
 		return

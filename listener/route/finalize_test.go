@@ -32,7 +32,8 @@ func TestFinalizeRequest(t *testing.T) {
 	}{
 		"nothing": {
 			`match: {prefix: /}, route: {cluster: c}`,
-			[]string{":path: /a?b", "x-a: 1"}, []string{":path: /a?b", ":authority: a.test", "x-a: 1"},
+			[]string{":path: /a?b", "x-a: 1"},
+			[]string{":path: /a?b", ":authority: a.test", "x-a: 1"},
 		},
 		"prefix": {
 			`match: {prefix: /w}, route: {cluster: c, prefix_rewrite: /rw}`,
@@ -71,7 +72,8 @@ func TestFinalizeRequest(t *testing.T) {
 		},
 		"regex with an empty result": {
 			`match: {prefix: /}, route: {cluster: c, regex_rewrite: {pattern: {regex: ".*"}, substitution: ''}}`,
-			[]string{":path: /emp?q"}, []string{":path: /emp?q", ":authority: a.test"},
+			[]string{":path: /emp?q"},
+			[]string{":path: /emp?q", ":authority: a.test"},
 		},
 		"path format": {
 			`match: {prefix: /}, route: {cluster: c, path_rewrite: "/x%REQ(a)%%PATH(NQ)%"}`,
@@ -85,7 +87,8 @@ func TestFinalizeRequest(t *testing.T) {
 		},
 		"path format with an empty result": {
 			`match: {prefix: /}, route: {cluster: c, path_rewrite: "%REQ(a)%"}`,
-			[]string{":path: /pe?q"}, []string{":path: /pe?q", ":authority: a.test"},
+			[]string{":path: /pe?q"},
+			[]string{":path: /pe?q", ":authority: a.test"},
 		},
 		"host literal": {
 			`match: {prefix: /}, route: {cluster: c, host_rewrite_literal: h.test, append_x_forwarded_host: true}`,
@@ -109,11 +112,13 @@ func TestFinalizeRequest(t *testing.T) {
 		},
 		"host from a header that isn't there": {
 			`match: {prefix: /}, route: {cluster: c, host_rewrite_header: X-New}`,
-			nil, []string{":path: /", ":authority: a.test"},
+			nil,
+			[]string{":path: /", ":authority: a.test"},
 		},
 		"host from an empty header": {
 			`match: {prefix: /}, route: {cluster: c, host_rewrite_header: X-New}`,
-			[]string{"x-new: "}, []string{":path: /", ":authority: a.test", "x-new: "},
+			[]string{"x-new: "},
+			[]string{":path: /", ":authority: a.test", "x-new: "},
 		},
 		"host from the path": {
 			`match: {prefix: /}, route: {cluster: c, host_rewrite_path_regex: {pattern: {regex: "^/hr/(.+)$"}, substitution: '\1.t'}}`,
@@ -127,7 +132,8 @@ func TestFinalizeRequest(t *testing.T) {
 		},
 		"host format": {
 			`match: {prefix: /}, route: {cluster: c, host_rewrite: "h%REQ(a)%.t"}`,
-			nil, []string{":path: /", ":authority: h-.t", "x-envoy-original-host: a.test"},
+			nil,
+			[]string{":path: /", ":authority: h-.t", "x-envoy-original-host: a.test"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -226,7 +232,8 @@ func TestLevels(t *testing.T) {
 		request, responses []string
 	}{
 		"table wins": {
-			"", []string{
+			"",
+			[]string{
 				":path: /rwe?x", ":authority: rh.test", "x-b: 2", "x-tail: t", "x-lvl: wc", "x-a: new", "x-oe: 1",
 				"x-lvl: route p=/we?x h=wc.test rm=", "x-empty: ", "x-lit: a%b", "x-aia: 1", "x-aia: 2",
 				"x-lvl: vhost", "x-over: global", "x-lvl: global", "x-envoy-original-host: wc.test",
@@ -235,7 +242,8 @@ func TestLevels(t *testing.T) {
 			[]string{"x-z: last", "x-lvl: wc", "x-a: resp", "x-lvl: /rwe?x", "x-lvl: vhost", "x-lvl: global"},
 		},
 		"route wins": {
-			"most_specific_header_mutations_wins: true", []string{
+			"most_specific_header_mutations_wins: true",
+			[]string{
 				":path: /rwe?x", ":authority: rh.test", "x-b: 2", "x-tail: t", "x-lvl: wc", "x-lvl: global",
 				"x-lvl: vhost", "x-over: route", "x-a: new", "x-oe: 1", "x-lvl: route p=/we?x h=wc.test rm=",
 				"x-empty: ", "x-lit: a%b", "x-aia: 1", "x-aia: 2", "x-envoy-original-host: wc.test",

@@ -53,7 +53,7 @@ func FuzzDomains(f *testing.F) {
 		names := map[*host]string{}
 		var patterns []string
 		var errs config.Errors
-		for _, p := range strings.Fields(list) {
+		for p := range strings.FieldsSeq(list) {
 			h := &host{}
 			before := errs.Len()
 			d.add(nil, []string{p}, h, "r", &errs)
@@ -87,7 +87,7 @@ func FuzzCompile(f *testing.F) {
 		}
 		f.Add(marshal(f, m), "/a/b?c=d", "a.test:80")
 	}
-	f.Fuzz(func(t *testing.T, data []byte, path, host string) {
+	f.Fuzz(func(_ *testing.T, data []byte, path, host string) {
 		m := &routev3.RouteConfiguration{}
 		if _, err := config.Parse("fuzz", config.Binary, data, m, config.IgnoreUnknown); err != nil {
 			return

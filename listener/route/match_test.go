@@ -61,33 +61,38 @@ func TestRouteMatch(t *testing.T) {
 	}{
 		"prefix": {
 			`{prefix: /a}`,
-			[][]string{{":path: /a"}, {":path: /ab?q"}}, [][]string{{":path: /"}, {":path: /A"}, {":path: /x?/a"}},
+			[][]string{{":path: /a"}, {":path: /ab?q"}},
+			[][]string{{":path: /"}, {":path: /A"}, {":path: /x?/a"}},
 		},
 		"prefix with a query never matches": {`{prefix: "/a?x"}`, nil, [][]string{{":path: /a?x"}}},
 		"path": {
 			`{path: /a}`,
-			[][]string{{":path: /a"}, {":path: /a?b=c"}, {":path: /a#f"}}, [][]string{{":path: /a/"}, {":path: /A"}},
+			[][]string{{":path: /a"}, {":path: /a?b=c"}, {":path: /a#f"}},
+			[][]string{{":path: /a/"}, {":path: /A"}},
 		},
 		"path without case": {
 			`{path: /aZ, case_sensitive: false}`, [][]string{{":path: /Az"}, {":path: /AZ?q"}}, [][]string{{":path: /azz"}},
 		},
 		"separated prefix": {
 			`{path_separated_prefix: /a/b}`,
-			[][]string{{":path: /a/b"}, {":path: /a/b/c"}, {":path: /a/b?x"}}, [][]string{{":path: /a/bc"}, {":path: /a"}},
+			[][]string{{":path: /a/b"}, {":path: /a/b/c"}, {":path: /a/b?x"}},
+			[][]string{{":path: /a/bc"}, {":path: /a"}},
 		},
 		"separated prefix without case": {
 			`{path_separated_prefix: /sep, case_sensitive: false}`, [][]string{{":path: /SEP/x"}}, [][]string{{":path: /SEPx"}},
 		},
 		"regex takes the whole path": {
 			`{safe_regex: {regex: "/s.*x"}}`,
-			[][]string{{":path: /sx"}, {":path: /sabx?y=1"}}, [][]string{{":path: /sxy"}, {":path: /a/sx"}, {":path: /sa?x"}},
+			[][]string{{":path: /sx"}, {":path: /sabx?y=1"}},
+			[][]string{{":path: /sxy"}, {":path: /a/sx"}, {":path: /sa?x"}},
 		},
 		"regex alternatives are one group": {
 			`{safe_regex: {regex: "/a|/ab"}}`, [][]string{{":path: /a"}, {":path: /ab"}}, [][]string{{":path: /abc"}, {":path: /a|/ab"}},
 		},
 		"connect": {
 			`{connect_matcher: {}}`,
-			[][]string{{":method: CONNECT"}, {"upgrade: connect-udp"}}, [][]string{{":path: /"}},
+			[][]string{{":method: CONNECT"}, {"upgrade: connect-udp"}},
+			[][]string{{":path: /"}},
 		},
 		"grpc": {
 			`{prefix: /, grpc: {}}`,
@@ -110,7 +115,8 @@ func TestRouteMatch(t *testing.T) {
 		"deprecated regex":        {`{prefix: /, headers: [{name: x-p, safe_regex_match: {regex: "a.c"}}]}`, [][]string{{"x-p: abc"}}, [][]string{{"x-p: abcd"}}},
 		"string forms without case": {
 			`{prefix: /, headers: [{name: a, string_match: {prefix: ab, ignore_case: true}}, {name: b, string_match: {suffix: YZ, ignore_case: true}}, {name: c, string_match: {contains: mN, ignore_case: true}}]}`,
-			[][]string{{"a: ABx", "b: xyz", "c: lMno"}}, [][]string{{"a: ABx", "b: xyz", "c: lMo"}, {"a: xab", "b: xyz", "c: mn"}},
+			[][]string{{"a: ABx", "b: xyz", "c: lMno"}},
+			[][]string{{"a: ABx", "b: xyz", "c: lMo"}, {"a: xab", "b: xyz", "c: mn"}},
 		},
 		"range": {
 			`{prefix: /, headers: [{name: x-p, range_match: {start: -5, end: 10}}]}`,

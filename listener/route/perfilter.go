@@ -17,7 +17,8 @@ type filterConfig struct {
 	disabled bool
 }
 
-// filterConfigs reads a level's typed_per_filter_config and puts it before what the levels above say.
+// filterConfigs reads a level's typed_per_filter_config and puts it before what the levels above
+// say.
 func (c *compiler) filterConfigs(p *config.Path, m map[string]*anypb.Any, above []filterConfig) []filterConfig {
 	if len(m) == 0 {
 		return above

@@ -23,9 +23,9 @@ type redirection struct {
 	toTLS                    bool
 }
 
-// Location returns the location header of a route's own answer, "" if it has none. Redirects have one,
-// so have direct responses with status 201 and 3xx, whose location is the request's own URL. Where a
-// redirect rewrites the path, it does so in the request, and leaves the old one in
+// Location returns the location header of a route's own answer, "" if it has none. Redirects have
+// one, so have direct responses with status 201 and 3xx, whose location is the request's own URL.
+// Where a redirect rewrites the path, it does so in the request, and leaves the old one in
 // x-envoy-original-path if keepOriginal: log lines show it. It allocates.
 func (e *Entry) Location(h *header.Map, info *stream.Info, keepOriginal bool) string {
 	r := e.redirect
@@ -71,8 +71,8 @@ func (r *redirection) location(h *header.Map) string {
 	return scheme + "://" + host + r.port + path
 }
 
-// requestHost is the request's host for a location: its port goes if another is configured, or if it
-// was the default port of a scheme that changes.
+// requestHost is the request's host for a location: its port goes if another is configured, or if
+// it was the default port of a scheme that changes.
 func (r *redirection) requestHost(h *header.Map, scheme string) string {
 	host := h.Value(header.Authority)
 	i := strings.LastIndexByte(host, ':')

@@ -35,7 +35,8 @@ const (
 	RetryGRPCUnavailable
 )
 
-// ParseRetryOn reads a list of conditions; those that it doesn't know are skipped and make valid false.
+// ParseRetryOn reads a list of conditions; those that it doesn't know are skipped and make valid
+// false.
 func ParseRetryOn(list string) (on RetryOn, valid bool) {
 	valid = true
 	for list != "" {
@@ -95,14 +96,15 @@ type RetryPolicy struct {
 	// PerTryTimeout and PerTryIdleTimeout: 0 is none.
 	PerTryTimeout     time.Duration
 	PerTryIdleTimeout time.Duration
-	// BaseInterval and MaxInterval of the back-off; Unset leaves Envoy's 25 ms and ten times the base.
+	// BaseInterval and MaxInterval of the back-off; Unset leaves Envoy's 25 ms and ten times the
+	// base.
 	BaseInterval time.Duration
 	MaxInterval  time.Duration
 	StatusCodes  []uint32
 	// ResponseHeaders are retriable_headers: any of them in a response makes it retriable.
 	ResponseHeaders []match.Header
-	// RequestHeaders are retriable_request_headers: if there are any, a request without one of them is
-	// not retried.
+	// RequestHeaders are retriable_request_headers: if there are any, a request without one of them
+	// is not retried.
 	RequestHeaders []match.Header
 	// PreviousHosts avoids hosts that were tried, in up to HostSelectionAttempts picks.
 	PreviousHosts         bool

@@ -122,8 +122,8 @@ func (t *paths) find(q *request) *rule {
 	return &t.rules[best]
 }
 
-// walk follows the path down the tree and returns the first rule on the way that matches, or best if
-// that comes before.
+// walk follows the path down the tree and returns the first rule on the way that matches, or best
+// if that comes before.
 func (t *paths) walk(n *node, q *request, best int32, fold bool) int32 {
 	rest := q.path
 	for n != nil {

@@ -144,8 +144,8 @@ func describe(rules []rule) string {
 }
 
 // large makes a table of n virtual hosts, and one with n routes.
-func large(t testing.TB, n int) *Table {
-	t.Helper()
+func large(tb testing.TB, n int) *Table {
+	tb.Helper()
 	rc := &routev3.RouteConfiguration{Name: "r"}
 	action := &routev3.Route_Route{Route: &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: "c"},
@@ -165,7 +165,7 @@ func large(t testing.TB, n int) *Table {
 	rc.VirtualHosts = append(rc.VirtualHosts, big)
 	table, err := Compile(rc, Env{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return table
 }

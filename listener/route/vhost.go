@@ -43,7 +43,7 @@ func (c *compiler) host(p *config.Path, m *routev3.VirtualHost) *host {
 	if in.mirrors == nil {
 		in.mirrors = c.mirrored
 	}
-	if l := m.GetPerRequestBufferLimitBytes(); l != nil {
+	if l := m.GetPerRequestBufferLimitBytes(); l != nil { //nolint:staticcheck // old control planes send it
 		in.bufferLimit = uint64(l.GetValue())
 	}
 	if l := m.GetRequestBodyBufferLimit(); l != nil {
@@ -119,7 +119,7 @@ func (c *compiler) rule(p *config.Path, m *routev3.Route, in *inherited, r *rule
 	if r.path.kind == pathRegex || r.path.kind == pathConnect {
 		e.matched = matchedAll
 	}
-	if l := m.GetPerRequestBufferLimitBytes(); l != nil {
+	if l := m.GetPerRequestBufferLimitBytes(); l != nil { //nolint:staticcheck // old control planes send it
 		e.BufferLimit = uint64(l.GetValue())
 	}
 	if l := m.GetRequestBodyBufferLimit(); l != nil {
