@@ -59,7 +59,7 @@ type family interface {
 // alone. A type that doesn't fit panics: it is a mistake in the program.
 func Bind[T any](c *Scope) *T { return BindLazy[T](c).Get() }
 
-// BindLazy is Bind for a family that is listed with zeros until its first use, and costs 56 bytes
+// BindLazy is Bind for a family that is listed with zeros until its first use, and costs 32 bytes
 // until then, however large T is.
 func BindLazy[T any](c *Scope) *Lazy[T] {
 	s, n := c.store, c.node

@@ -332,6 +332,22 @@ func TestReopen(t *testing.T) {
 	l.Log(info())
 }
 
+func TestCompilePath(t *testing.T) {
+	t.Parallel()
+	o := options(t, SinkOptions{})
+	path := filepath.Join(t.TempDir(), "log")
+	var errs config.Errors
+	p := config.Field("admin.access_log_path")
+	CompilePath(p, path, o, &errs).Log(info())
+	o.Sinks.Flush(t.Context())
+	if got, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(got), "[2026-01-02T03:04:05.006Z] \"GET /p") {
+		t.Errorf("%q %v", got, err)
+	}
+	if CompilePath(p, "/does/not/exist/log", o, &errs) != nil || errs.Len() != 1 {
+		t.Error(errs.Err())
+	}
+}
+
 func TestDryOpensNothing(t *testing.T) {
 	t.Parallel()
 	o := options(t, SinkOptions{Dry: true})

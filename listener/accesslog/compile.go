@@ -62,6 +62,21 @@ func Compile(p *config.Path, logs []*accesslogv3.AccessLog, o *Options, errs *co
 	return out
 }
 
+// CompilePath makes a logger that writes lines of the default format to a file, as the admin server's
+// access_log_path asks for.
+func CompilePath(p *config.Path, path string, o *Options, errs *config.Errors) *Logger {
+	own := *o
+	own.Format.InLog = true
+	l := &Logger{format: defaultFormat(p, &own, errs)}
+	sink, err := o.Sinks.open(path)
+	if err != nil {
+		errs.Addf(p, "%w", err)
+		return nil
+	}
+	l.sink = sink
+	return l
+}
+
 func compileLogger(p *config.Path, m *accesslogv3.AccessLog, o *Options, errs *config.Errors) *Logger {
 	before := errs.Len()
 	accessLogFields.Check(p, m, errs)
