@@ -89,9 +89,10 @@ func (s *Slot[T]) Acquire(hint uint32) *Version[T] {
 }
 
 // Update brings the resource to a new version. compile is called at most once, before Update
-// returns, with no lock held; it is not called when digest equals the live or the warming version's.
-// done (may be nil) is told the outcome exactly once: inside Update when nothing has to warm, else on
-// the goroutine that ended the warming. Calls of Update for one slot must not overlap.
+// returns, with no lock held; it is not called when digest equals the live or the warming
+// version's. done (may be nil) is told the outcome exactly once: inside Update when nothing has to
+// warm, else on the goroutine that ended the warming. Calls of Update for one slot must not
+// overlap.
 func (s *Slot[T]) Update(ctx context.Context, info string, digest source.Digest,
 	compile func() (T, error), done func(Outcome, error),
 ) {

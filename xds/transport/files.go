@@ -28,7 +28,8 @@ const (
 // maxFileBytes bounds a config file.
 const maxFileBytes = 256 << 20
 
-// Files tells when files are replaced. All its watches share one goroutine and one inotify instance.
+// Files tells when files are replaced. All its watches share one goroutine and one inotify
+// instance.
 type Files struct {
 	// Set by NewFiles, never changed.
 	log     *slog.Logger
@@ -84,8 +85,8 @@ func (f *Files) Close() {
 }
 
 // Watch calls loaded with the content of the file: now, and each time that the file, or what its
-// symlinks lead to, is replaced. dir is the directory in which replacements show. loaded runs on the
-// goroutine of Files, except for the first call, which is made before Watch returns.
+// symlinks lead to, is replaced. dir is the directory in which replacements show. loaded runs on
+// the goroutine of Files, except for the first call, which is made before Watch returns.
 func (f *Files) Watch(path, dir string, loaded func([]byte, error)) (*File, error) {
 	file := &File{owner: f, path: path, dir: dir, loaded: loaded}
 	f.mu.Lock()

@@ -70,7 +70,8 @@ func Start(ctx context.Context, opts Options) *Stream {
 	return s
 }
 
-// Close ends the stream and doesn't wait; Wait does. No handler call starts after Wait has returned.
+// Close ends the stream and doesn't wait; Wait does. No handler call starts after Wait has
+// returned.
 func (s *Stream) Close() { s.cancel() }
 
 // Wait blocks until the stream's goroutines have ended.

@@ -60,8 +60,8 @@ func Start(addr string) (*Server, error) {
 // Addr is the address that the server listens on.
 func (s *Server) Addr() string { return s.addr }
 
-// DialCluster connects to the server, whatever the cluster: it makes a Server the transport.Dialer of
-// a client under test.
+// DialCluster connects to the server, whatever the cluster: it makes a Server the transport.Dialer
+// of a client under test.
 func (s *Server) DialCluster(ctx context.Context, _ string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "tcp", s.addr)
 }
@@ -102,8 +102,8 @@ func (s *Server) serve(l net.Listener) {
 	}(s.grpc, s.done)
 }
 
-// Set adds resources, or replaces those of the same type and name, and pushes them: one push a type.
-// It returns the version of the push (that of the last resource's type).
+// Set adds resources, or replaces those of the same type and name, and pushes them: one push a
+// type. It returns the version of the push (that of the last resource's type).
 func (s *Server) Set(resources ...proto.Message) string {
 	byType := map[string]map[string]types.Resource{}
 	var order []string

@@ -26,7 +26,8 @@ const (
 	ExtensionType = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 )
 
-// ErrFetchTimeout is what a watcher is told when initial_fetch_timeout has passed without an answer.
+// ErrFetchTimeout is what a watcher is told when initial_fetch_timeout has passed without an
+// answer.
 var ErrFetchTimeout = errors.New("initial_fetch_timeout passed without an answer")
 
 // Subscriber opens subscriptions; the xDS client is the one in the process.
@@ -63,9 +64,9 @@ type Subscription interface {
 	Close()
 }
 
-// Watcher receives the resources of a subscription. All calls for all subscriptions of a client come
-// from one goroutine, one at a time, so consumers that only work inside them need no lock. They must
-// not block; they may subscribe and close subscriptions.
+// Watcher receives the resources of a subscription. All calls for all subscriptions of a client
+// come from one goroutine, one at a time, so consumers that only work inside them need no lock.
+// They must not block; they may subscribe and close subscriptions.
 type Watcher interface {
 	// Apply gives what changed. An Update may be empty: it is the first answer of the server, or
 	// the subscription is to all resources and the server answered with no change.
@@ -111,7 +112,8 @@ type Delivery struct {
 	done atomic.Pointer[func(error)]
 }
 
-// NewDelivery makes a delivery whose answer goes to done, which must be callable from any goroutine.
+// NewDelivery makes a delivery whose answer goes to done, which must be callable from any
+// goroutine.
 func NewDelivery(r *Resource, m proto.Message, done func(error)) *Delivery {
 	d := &Delivery{Resource: r, Message: m}
 	d.done.Store(&done)
