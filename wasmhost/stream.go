@@ -87,6 +87,16 @@ func (s *Stream) Create() error {
 	return s.vm.abi.ContextCreate(s.owner, s.id, rootContext)
 }
 
+// Abandon lets go of a VM that failed before the stream entered it. The Stream may be bound again.
+func (s *Stream) Abandon() {
+	s.vm.mu.Lock()
+	delete(s.vm.streams, s)
+	s.vm.mu.Unlock()
+	p := s.vm.plugin
+	s.vm = nil
+	p.unref()
+}
+
 // TryLog runs on_log at once if the VM is free: false if it isn't, or has failed.
 func (s *Stream) TryLog(t *stream.Turn) bool {
 	if !s.vm.TryEnter(t) {

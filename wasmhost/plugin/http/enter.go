@@ -85,7 +85,32 @@ func (f *Filter) enter(t *stream.Turn, d filter.Direction) filter.Action {
 	case wasmhost.Overloaded, wasmhost.Dead:
 		*w = nil
 	}
-	return f.fail(t)
+	return f.unserved(t, d, entry == wasmhost.Dead)
+}
+
+// unserved handles a VM that can't be entered. A stream that hasn't begun in a VM that has failed is
+// as a new one: another VM may serve it, or the policy lets it pass.
+func (f *Filter) unserved(t *stream.Turn, d filter.Direction, dead bool) filter.Action {
+	open := f.factory.config.Policy == wasmhost.FailOpen || f.factory.config.Policy == wasmhost.FailOpenLegacy
+	switch {
+	case f.stream.ID() == 0 && dead && !f.rebound:
+		f.rebound = true
+		f.stream.Abandon()
+		f.state = unbound
+		switch f.bind(t) {
+		case bound:
+			return f.enter(t, d)
+		case failed:
+			return filter.Done
+		case unbound, bypassed:
+		}
+	case !dead && open: // Too many wait: no failure of the plugin's.
+		f.state = bypassed
+	default:
+		return f.fail(t)
+	}
+	f.half[0].due, f.half[1].due = [4]bool{}, [4]bool{}
+	return filter.Continue
 }
 
 // wanted drops what the plugin has no callback for; false if nothing is left.
@@ -291,6 +316,10 @@ func (f *Filter) VMFailed(t *stream.Turn) {
 		}
 		if !stopped {
 			return // It hears of it at its next callback.
+		}
+		if f.stream.ID() == 0 {
+			f.settle(t, filter.Request, f.unserved(t, filter.Request, true))
+			return
 		}
 		f.failLate(t)
 	})

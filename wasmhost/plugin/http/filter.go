@@ -49,6 +49,7 @@ type Filter struct {
 	proceed   [2]bool
 	noRoute   bool
 	replied   bool
+	rebound   bool // to another VM, since the first failed before it was entered
 	logged    bool
 	post      filter.Resume // posts into the stream until it ends
 	answering *waiter
