@@ -81,7 +81,7 @@ type poolStub struct {
 	gone chan Gone
 }
 
-func (p *poolStub) OnIdle(*stream.Turn)          { p.idle <- struct{}{} }
+func (p *poolStub) OnIdle(*stream.Turn)           { p.idle <- struct{}{} }
 func (p *poolStub) OnGone(_ *stream.Turn, g Gone) { p.gone <- g }
 
 type clientRig struct {

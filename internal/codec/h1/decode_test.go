@@ -2,6 +2,7 @@ package h1
 
 import (
 	"fmt"
+	"hash/crc32"
 	"strings"
 	"testing"
 
@@ -22,7 +23,7 @@ type decoder struct {
 	tr     header.Map
 	log    strings.Builder
 	failed bool
-	sent   string // the body so far, so that pieces do not show
+	sent   []byte // the body so far, so that pieces do not show
 	asked  head   // of the request that a response answers
 }
 
@@ -65,7 +66,7 @@ func (d *decoder) step() bool {
 		d.inBody = true
 	}
 	n, data, err := d.body.read(d.in, &d.tr)
-	d.sent += string(data)
+	d.sent = append(d.sent, data...)
 	d.in = d.in[n:]
 	if err != nil {
 		return d.fail(err)
@@ -99,15 +100,23 @@ func (d *decoder) logHead() {
 }
 
 func (d *decoder) logBody() {
-	if d.sent != "" {
-		fmt.Fprintf(&d.log, "body %q\n", d.sent)
-		d.sent = ""
+	if len(d.sent) > 0 {
+		d.log.WriteString(bodyLine(d.sent))
+		d.sent = d.sent[:0]
 	}
 	for i := range d.tr.Len() {
 		n, v := d.tr.At(i)
 		fmt.Fprintf(&d.log, "trailer %s=%s\n", n, v)
 	}
 	d.tr.Reset()
+}
+
+// bodyLine is how a body stands in the log.
+func bodyLine(b []byte) string {
+	if len(b) > 100 {
+		return fmt.Sprintf("body of %d, sum %d\n", len(b), crc32.ChecksumIEEE(b))
+	}
+	return fmt.Sprintf("body %q\n", b)
 }
 
 func (d *decoder) end() string {
