@@ -101,7 +101,7 @@ func BenchmarkPushSameMeaning(b *testing.B) {
 
 // TestSize_Resource bounds what the client itself holds for a resource beside its bytes.
 func TestSize_Resource(t *testing.T) {
-	const n, limit = 5000, 700
+	const n, limit = 1000, 700
 	f, _ := benchFeed(t)
 	var before, after runtime.MemStats
 	resp := benchResponse(t, n)

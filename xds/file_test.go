@@ -193,6 +193,15 @@ func TestFilePartlyBad(t *testing.T) {
 	}
 }
 
+// TestFileEmptyProtobuf: no bytes are a valid message without resources, but hardly meant.
+func TestFileEmptyProtobuf(t *testing.T) {
+	t.Parallel()
+	r := newFileRig(t, "l.pb", "")
+	if s := r.w.next(r.ctx, t); s.err == nil {
+		t.Fatalf("got %+v, want an error", s)
+	}
+}
+
 func TestFileUnreadableAtFirst(t *testing.T) {
 	t.Parallel()
 	r := newFileRig(t, "l.yaml", "no: [")

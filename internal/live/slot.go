@@ -88,18 +88,17 @@ func (s *Slot[T]) Acquire(hint uint32) *Version[T] {
 	}
 }
 
-// Update brings the resource to a new version. compile is called at most once, before Update
-// returns, with no lock held; it is not called when digest equals the live or the warming
-// version's. done (may be nil) is told the outcome exactly once: inside Update when nothing has to
-// warm, else on the goroutine that ended the warming. Calls of Update for one slot must not
-// overlap.
-func (s *Slot[T]) Update(ctx context.Context, info string, digest source.Digest,
-	compile func() (T, error), done func(Outcome, error),
+// Update brings the resource to a new version, r. compile is called at most once, before Update
+// returns, with no lock held; it is not called when r means what the live or the warming version
+// means. done (may be nil) is told the outcome exactly once: inside Update when nothing has to warm,
+// else on the goroutine that ended the warming. Calls of Update for one slot must not overlap.
+func (s *Slot[T]) Update(ctx context.Context, r *source.Resource, compile func() (T, error),
+	done func(Outcome, error),
 ) {
 	if done == nil {
 		done = func(Outcome, error) {}
 	}
-	if s.known(digest, done) {
+	if s.known(r.Digest, done) {
 		return
 	}
 	value, err := compile()
@@ -107,7 +106,7 @@ func (s *Slot[T]) Update(ctx context.Context, info string, digest source.Digest,
 		done(Rejected, err)
 		return
 	}
-	v := s.version(value, info, digest)
+	v := s.version(value, r)
 	if s.hooks.Warm == nil {
 		s.goLive(v, nil, done)
 		return
@@ -115,8 +114,19 @@ func (s *Slot[T]) Update(ctx context.Context, info string, digest source.Digest,
 	s.warm(ctx, v, done)
 }
 
-func (s *Slot[T]) version(value T, info string, digest source.Digest) *Version[T] {
-	v := &Version[T]{Value: value, Info: info, digest: digest, retire: s.hooks.Retire}
+// Deliver is Update with a resource that a subscription has given: the delivery is answered with the
+// outcome. A version that is superseded before it was warm is no error of the resource.
+func (s *Slot[T]) Deliver(ctx context.Context, d *source.Delivery, compile func() (T, error)) {
+	s.Update(ctx, d.Resource, compile, func(o Outcome, err error) {
+		if o == Superseded {
+			err = nil
+		}
+		d.Done(err)
+	})
+}
+
+func (s *Slot[T]) version(value T, r *source.Resource) *Version[T] {
+	v := &Version[T]{Value: value, Resource: r, retire: s.hooks.Retire}
 	if s.hooks.Stripes > 1 {
 		v.stripes = make([]stripe, s.hooks.Stripes)
 	}
@@ -131,12 +141,12 @@ func (s *Slot[T]) known(digest source.Digest, done func(Outcome, error)) bool {
 		done(Superseded, ErrClosed)
 		return true
 	}
-	if p := s.pending; p != nil && p.version.digest == digest {
+	if p := s.pending; p != nil && p.version.Resource.Digest == digest {
 		p.done = append(p.done, done)
 		s.mu.Unlock()
 		return true
 	}
-	if v := s.live.Load(); v == nil || v.digest != digest {
+	if v := s.live.Load(); v == nil || v.Resource.Digest != digest {
 		s.mu.Unlock()
 		return false
 	}

@@ -57,7 +57,7 @@ func newRig(t *testing.T, warm bool) *rig {
 
 func (r *rig) update(id byte, err error) (*thing, chan result) {
 	v, ch := &thing{id: id}, make(chan result, 1)
-	r.slot.Update(r.t.Context(), "v", source.Digest{id}, func() (*thing, error) {
+	r.slot.Update(r.t.Context(), resource(id), func() (*thing, error) {
 		r.compile++
 		return v, err
 	}, func(o live.Outcome, err error) { ch <- result{o, err} })
@@ -70,6 +70,8 @@ func (r *rig) want(ch chan result, want live.Outcome) {
 		r.t.Fatalf("outcome %d (%v), want %d", got.outcome, got.err, want)
 	}
 }
+
+func resource(id byte) *source.Resource { return &source.Resource{Digest: source.Digest{id}} }
 
 func TestSlotSwapRetire(t *testing.T) {
 	t.Parallel()
@@ -168,7 +170,7 @@ func TestSlotWarmPanic(t *testing.T) {
 	t.Parallel()
 	slot := live.NewSlot(live.Hooks[int]{Warm: func(context.Context, int) error { panic("boom") }})
 	ch := make(chan error, 1)
-	slot.Update(t.Context(), "", source.Digest{1}, func() (int, error) { return 1, nil },
+	slot.Update(t.Context(), resource(1), func() (int, error) { return 1, nil },
 		func(_ live.Outcome, err error) { ch <- err })
 	if err := <-ch; err == nil || !strings.Contains(err.Error(), "boom") {
 		t.Fatalf("got %v", err)
@@ -189,7 +191,7 @@ func TestSlotHammer(t *testing.T) {
 		update := func(id byte) {
 			v := &thing{id: id}
 			made = append(made, v)
-			slot.Update(t.Context(), "", source.Digest{id}, func() (*thing, error) { return v, nil }, nil)
+			slot.Update(t.Context(), resource(id), func() (*thing, error) { return v, nil }, nil)
 		}
 		update(0)
 		var wg sync.WaitGroup
@@ -223,8 +225,32 @@ func TestSlotHammer(t *testing.T) {
 
 func TestAllocsAcquire(t *testing.T) {
 	slot := live.NewSlot(live.Hooks[int]{})
-	slot.Update(t.Context(), "", source.Digest{1}, func() (int, error) { return 1, nil }, nil)
+	slot.Update(t.Context(), resource(1), func() (int, error) { return 1, nil }, nil)
 	if n := testing.AllocsPerRun(100, func() { slot.Acquire(1).Release(1) }); n != 0 {
 		t.Fatalf("%v allocations", n)
 	}
+}
+
+func TestSlotDeliver(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, true)
+	deliver := func(id byte, err error) chan error {
+		ch := make(chan error, 1)
+		d := source.NewDelivery(resource(id), nil, func(err error) { ch <- err })
+		r.slot.Deliver(t.Context(), d, func() (*thing, error) { return &thing{id: id}, err })
+		return ch
+	}
+	bad := errors.New("field: bad")
+	if err := <-deliver(1, bad); !errors.Is(err, bad) {
+		t.Fatalf("got %v", err)
+	}
+	first, second := deliver(1, nil), deliver(2, nil)
+	if err := <-first; err != nil {
+		t.Fatalf("a superseded version was answered with %v", err)
+	}
+	r.gates[2] <- nil
+	if err := <-second; err != nil || r.slot.Load().Resource.Digest != (source.Digest{2}) {
+		t.Fatalf("got %v", err)
+	}
+	r.slot.Close()
 }

@@ -10,10 +10,9 @@ import (
 type Version[T any] struct {
 	// Set before the version goes live, never changed.
 	Value T
-	// Name of the version as the management server gave it.
-	Info   string
-	digest source.Digest
-	retire func(T)
+	// Resource is what Value was compiled from, for config_dump.
+	Resource *source.Resource
+	retire   func(T)
 
 	// The users are counted in stripes so that cores don't fight for one cache line. The sum means
 	// something only once dead is set: from then on no count can grow for good.

@@ -29,6 +29,9 @@ func TestBackOff(t *testing.T) {
 		}
 		limit = min(2*limit, DefaultBackOffMax)
 	}
+	if b.next != DefaultBackOffMax {
+		t.Fatalf("grew to %s, want %s", b.next, DefaultBackOffMax)
+	}
 	b.reset()
 	if d := b.wait(); d >= DefaultBackOffBase {
 		t.Fatalf("%s after a reset", d)
