@@ -21,6 +21,9 @@ var plain = Elsewhere{
 	"envoy.config.core.v3.DataSource",
 	"envoy.type.v3.Percent",
 	"envoy.type.v3.FractionalPercent",
+	"envoy.type.v3.DoubleRange",
+	"envoy.type.v3.Int32Range",
+	"envoy.type.v3.Int64Range",
 }
 
 // Covers fails for each field of the tables' messages that isn't in exactly one list, for each name
@@ -44,7 +47,7 @@ func problems(elsewhere Elsewhere, tables []config.Table) []string {
 		}
 		known[name] = true
 	}
-	needed := map[protoreflect.FullName]bool{}
+	needed, tolerated := map[protoreflect.FullName]bool{}, map[protoreflect.FullName]bool{}
 	for _, table := range tables {
 		md := table.Message()
 		for _, name := range table.Names() {
@@ -59,7 +62,10 @@ func problems(elsewhere Elsewhere, tables []config.Table) []string {
 				out = append(out, string(fd.FullName())+" must be in one list, is in: "+strings.Join(fates, ", "))
 			}
 			inner := messageOf(fd)
-			if inner == nil || isPlain(inner.FullName()) || !slices.Contains(fates, "used") {
+			if inner != nil && !NeedsTable(inner) {
+				tolerated[inner.FullName()] = true // some say it to be clear
+			}
+			if inner == nil || !NeedsTable(inner) || !slices.Contains(fates, "used") {
 				continue
 			}
 			needed[inner.FullName()] = true
@@ -75,7 +81,7 @@ func problems(elsewhere Elsewhere, tables []config.Table) []string {
 		}
 	}
 	for _, name := range elsewhere {
-		if !needed[name] || known[name] {
+		if known[name] || (!needed[name] && !tolerated[name]) {
 			out = append(out, string(name)+" needs no mention in elsewhere")
 		}
 	}
@@ -89,6 +95,9 @@ func messageOf(fd protoreflect.FieldDescriptor) protoreflect.MessageDescriptor {
 	return fd.Message()
 }
 
-func isPlain(name protoreflect.FullName) bool {
-	return strings.HasPrefix(string(name), "google.protobuf.") || slices.Contains(plain, name)
+// NeedsTable tells whether a message has fields that somebody must account for: it is neither empty
+// nor a value that is read as a whole.
+func NeedsTable(md protoreflect.MessageDescriptor) bool {
+	return md.Fields().Len() > 0 && !strings.HasPrefix(string(md.FullName()), "google.protobuf.") &&
+		!slices.Contains(plain, md.FullName())
 }
