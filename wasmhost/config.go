@@ -100,8 +100,6 @@ func FieldTables() []config.Table {
 
 // runtimes are the engines that Envoy knows; the code of all runs on wasmtime here.
 // DIVERGES(wasm-runtime): the name only appears in stats.
-//
-//nolint:gochecknoglobals // immutable table
 var runtimes = []string{"envoy.wasm.runtime.v8", "envoy.wasm.runtime.wasmtime", "envoy.wasm.runtime.wamr"}
 
 // Compile checks a plugin's configuration and reads its code if that is in a file. l may be nil; what
@@ -225,17 +223,17 @@ func anyBytes(p *config.Path, a *anypb.Any, errs *config.Errors) []byte {
 	return slices.Clone(a.GetValue())
 }
 
-func (out *Config) compileVM(p *config.Path, vm *wasmv3.VmConfig, errs *config.Errors) {
+func (c *Config) compileVM(p *config.Path, vm *wasmv3.VmConfig, errs *config.Errors) {
 	vmFields.Check(p, vm, errs)
-	out.VMID, out.Runtime = vm.GetVmId(), vm.GetRuntime()
-	if out.Runtime == "" {
-		out.Runtime = runtimes[0]
+	c.VMID, c.Runtime = vm.GetVmId(), vm.GetRuntime()
+	if c.Runtime == "" {
+		c.Runtime = runtimes[0]
 	}
-	if !slices.Contains(runtimes, out.Runtime) {
-		errs.Addf(p.Field("runtime"), "no Wasm runtime %q; there are %s", out.Runtime, strings.Join(runtimes, ", "))
+	if !slices.Contains(runtimes, c.Runtime) {
+		errs.Addf(p.Field("runtime"), "no Wasm runtime %q; there are %s", c.Runtime, strings.Join(runtimes, ", "))
 	}
-	out.vmConfig = anyBytes(p.Field("configuration"), vm.GetConfiguration(), errs)
-	out.environ = environment(p.Field("environment_variables"), vm.GetEnvironmentVariables(), errs)
+	c.vmConfig = anyBytes(p.Field("configuration"), vm.GetConfiguration(), errs)
+	c.environ = environment(p.Field("environment_variables"), vm.GetEnvironmentVariables(), errs)
 	code, q := vm.GetCode(), p.Field("code")
 	codeFields.Check(q, code, errs)
 	switch {
@@ -245,7 +243,7 @@ func (out *Config) compileVM(p *config.Path, vm *wasmv3.VmConfig, errs *config.E
 	default:
 		data, ok := config.ReadDataSource(q.Field("local"), code.GetLocal(), maxCodeBytes, errs)
 		if ok {
-			out.code, out.digest = data, sha256.Sum256(data)
+			c.code, c.digest = data, sha256.Sum256(data)
 		}
 	}
 }
@@ -263,7 +261,7 @@ func environment(p *config.Path, e *wasmv3.EnvironmentVariables, errs *config.Er
 		out = append(out, key+"="+value)
 	}
 	for _, key := range e.GetHostEnvKeys() {
-		if value, ok := os.LookupEnv(key); ok {
+		if value, ok := os.LookupEnv(key); ok { //nolint:forbidigo // what host_env_keys means
 			add(key, value)
 		}
 	}

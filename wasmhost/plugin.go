@@ -163,7 +163,7 @@ func (p *Plugin) pick() *VM {
 
 // grow adds a VM. Its failure is logged: the others go on serving.
 func (p *Plugin) grow() {
-	v, err := p.startVM(context.Background())
+	v, err := p.startVM(context.Background()) //nolint:forbidigo // bounded by the start deadline; Close waits
 	if err != nil {
 		p.host.opts.Log.Error("wasm: another VM could not be started", "plugin", p.config.Name, "error", err)
 	}
@@ -212,7 +212,7 @@ func (p *Plugin) reloadLater() {
 	base := p.config.ReloadBackoff
 	var t *time.Timer
 	started := make(chan struct{})
-	t = time.AfterFunc(base+rand.N(base/5+1), func() { //nolint:gosec // jitter
+	t = time.AfterFunc(base+rand.N(base/5+1), func() {
 		<-started
 		p.mu.Lock()
 		delete(p.timers, t)
@@ -224,7 +224,7 @@ func (p *Plugin) reloadLater() {
 }
 
 func (p *Plugin) reload() {
-	v, err := p.startVM(context.Background())
+	v, err := p.startVM(context.Background()) //nolint:forbidigo // bounded by the start deadline; Close waits
 	if err != nil {
 		p.stats.reloadFailure.Inc()
 		p.host.opts.Log.Error("wasm: plugin could not be reloaded", "plugin", p.config.Name, "error", err)

@@ -31,6 +31,7 @@ func (*root) ClearRouteCache()                              {}
 func (r *root) SendLocalResponse(abi.LocalResponse) {
 	r.vm.warn("a local response of the root context has no stream")
 }
+
 func (r *root) AppendProperty(b []byte, p string) ([]byte, abi.Status) {
 	return r.vm.plugin.AppendProperty(b, p)
 }
@@ -54,7 +55,7 @@ const (
 	levelCritical = slog.LevelError + 4
 )
 
-//nolint:gochecknoglobals // immutable table
+// levels are those of slog, by the guest's.
 var levels = [...]slog.Level{
 	levelTrace, slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError, levelCritical,
 }
@@ -72,13 +73,13 @@ func (v *VM) Log(level abi.LogLevel, message string) {
 	}
 	b.WriteString(": ")
 	b.WriteString(message)
-	v.plugin.host.opts.Log.Log(context.Background(), levels[level], b.String())
+	v.plugin.host.opts.Log.Log(context.Background(), levels[level], b.String()) //nolint:forbidigo // guests have none
 }
 
 // LogLevel is the least level that the logger takes.
 func (v *VM) LogLevel() abi.LogLevel {
 	for i, l := range levels {
-		if v.plugin.host.opts.Log.Enabled(context.Background(), l) {
+		if v.plugin.host.opts.Log.Enabled(context.Background(), l) { //nolint:forbidigo // guests have none
 			return abi.LogLevel(i)
 		}
 	}
@@ -99,10 +100,16 @@ func (v *VM) Done() bool {
 	return true
 }
 
-// Environ, Shared, VMID and Stats are the plugin's surroundings.
-func (v *VM) Environ() []string   { return v.plugin.config.environ }
+// Environ is the plugin's environment.
+func (v *VM) Environ() []string { return v.plugin.config.environ }
+
+// Shared is what plugins share.
 func (v *VM) Shared() *abi.Shared { return v.plugin.host.shared }
-func (v *VM) VMID() string        { return v.plugin.config.VMID }
+
+// VMID is the plugin's name space there.
+func (v *VM) VMID() string { return v.plugin.config.VMID }
+
+// Stats is where the plugin's own metrics go.
 func (v *VM) Stats() *stats.Scope { return v.plugin.custom }
 
 // QueueReady tells the guest of data in a queue, on another goroutine: the caller is inside some VM.
@@ -242,8 +249,7 @@ func trace(err error) string {
 	if !errors.As(err, &trap) {
 		return ""
 	}
-	var p *engine.PanicError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*engine.PanicError](err); ok {
 		return fmt.Sprintf("%s\n%s", trap.Message, p.Stack)
 	}
 	return trap.Message

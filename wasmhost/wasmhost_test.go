@@ -98,29 +98,29 @@ func (l *lines) take() []string {
 	return out
 }
 
-func newHost(t testing.TB, o wasmhost.Options) (*wasmhost.Host, *lines) {
-	t.Helper()
+func newHost(tb testing.TB, o wasmhost.Options) (*wasmhost.Host, *lines) {
+	tb.Helper()
 	l := &lines{more: make(chan struct{}, 1)}
 	o.Log = slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	h, err := wasmhost.NewHost(o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(h.Close)
+	tb.Cleanup(h.Close)
 	return h, l
 }
 
-func code(t testing.TB, wat string) []byte {
-	t.Helper()
+func code(tb testing.TB, wat string) []byte {
+	tb.Helper()
 	wasm, err := engine.FromText(wat)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return wasm
 }
 
-func config(t testing.TB, wasm []byte, configuration string, change ...func(*wasmv3.PluginConfig)) *wasmv3.PluginConfig {
-	t.Helper()
+func config(tb testing.TB, wasm []byte, configuration string, change ...func(*wasmv3.PluginConfig)) *wasmv3.PluginConfig {
+	tb.Helper()
 	c := &wasmv3.PluginConfig{
 		Name: "p", RootId: "r",
 		Vm: &wasmv3.PluginConfig_VmConfig{VmConfig: &wasmv3.VmConfig{
@@ -133,7 +133,7 @@ func config(t testing.TB, wasm []byte, configuration string, change ...func(*was
 	if configuration != "" {
 		a, err := anypb.New(wrapperspb.String(configuration))
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		c.Configuration = a
 	}
@@ -154,13 +154,13 @@ func policy(p wasmv3.FailurePolicy) func(*wasmv3.PluginConfig) {
 	}
 }
 
-func start(t testing.TB, h *wasmhost.Host, c *wasmv3.PluginConfig, l wasmhost.Limits) (*wasmhost.Plugin, error) {
-	t.Helper()
+func start(tb testing.TB, h *wasmhost.Host, c *wasmv3.PluginConfig, l wasmhost.Limits) (*wasmhost.Plugin, error) {
+	tb.Helper()
 	cfg, err := wasmhost.Compile(c, nil, l)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	return h.Start(t.Context(), cfg)
+	return h.Start(tb.Context(), cfg)
 }
 
 func short() wasmhost.Limits {
@@ -408,23 +408,19 @@ func TestLoops(t *testing.T) {
 	outcomes := make(chan error, n)
 	begin := time.Now()
 	for range 8 {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			for range n / 8 {
 				o, v := request(p, 1)
 				if v != wasmhost.Serve {
 					outcomes <- errFailed
 					continue
 				}
-				wg.Add(1)
-				go func() {
-					defer wg.Done()
+				wg.Go(func() {
 					outcomes <- <-o.entered
 					o.end()
-				}()
+				})
 			}
-		}()
+		})
 	}
 	wg.Wait()
 	t.Logf("%d streams in %v", n, time.Since(begin))

@@ -122,13 +122,13 @@ func (h *host) Continue(s abi.StreamType) abi.Status {
 	return abi.OK
 }
 
-func newEngine(t testing.TB) *engine.Engine {
-	t.Helper()
+func newEngine(tb testing.TB) *engine.Engine {
+	tb.Helper()
 	e, err := engine.New(engine.Options{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(e.Close)
+	tb.Cleanup(e.Close)
 	return e
 }
 
@@ -233,38 +233,48 @@ func TestHostCalls(t *testing.T) {
 		{name: "header of absent map in log", fn: "proxy_get_header_map_value", data: "x", args: []int64{3, 256, 1, 8, 12}, want: abi.NotFound},
 		{name: "header of map 8", fn: "proxy_get_header_map_value", data: "x", args: []int64{8, 256, 1, 8, 12}, want: abi.BadArgument},
 		{name: "header, bad out pointer", fn: "proxy_get_header_map_value", data: "x-a", args: []int64{0, 256, 3, far, 12}, want: abi.InvalidMemoryAccess},
-		{name: "pairs", fn: "proxy_get_header_map_pairs", args: []int64{0, 8, 12},
-			check: textIs(pairs([2]string{":path", "/p"}, [2]string{"x-a", "1"}, [2]string{"x-a", "2"}))},
+		{
+			name: "pairs", fn: "proxy_get_header_map_pairs", args: []int64{0, 8, 12},
+			check: textIs(pairs([2]string{":path", "/p"}, [2]string{"x-a", "1"}, [2]string{"x-a", "2"})),
+		},
 		{name: "pairs of absent map", fn: "proxy_get_header_map_pairs", args: []int64{1, 8, 12}, check: textIs("")},
 		{name: "pairs of map 8", fn: "proxy_get_header_map_pairs", args: []int64{8, 8, 12}, want: abi.BadArgument},
 		{name: "size is of names and values", fn: "proxy_get_header_map_size", args: []int64{0, 8}, check: wordIs(5 + 2 + 3 + 1 + 3 + 1)},
 		{name: "size of absent map", fn: "proxy_get_header_map_size", args: []int64{1, 8}, want: abi.BadArgument},
-		{name: "add", fn: "proxy_add_header_map_value", data: "X-Bv", args: []int64{0, 256, 3, 259, 1},
+		{
+			name: "add", fn: "proxy_add_header_map_value", data: "X-Bv", args: []int64{0, 256, 3, 259, 1},
 			check: func(t *testing.T, h *host, _ func(int) uint32, _ func() string) {
 				if v, _ := h.request.Get("x-b"); v != "v" || h.cleared != 1 {
 					t.Errorf("x-b is %q, the route cache cleared %d times", v, h.cleared)
 				}
-			}},
+			},
+		},
 		{name: "add to a map that is read-only", fn: "proxy_add_header_map_value", data: "xv", args: []int64{2, 256, 1, 257, 1}, want: abi.BadArgument},
-		{name: "replace leaves one", fn: "proxy_replace_header_map_value", data: "x-av", args: []int64{0, 256, 3, 259, 1},
+		{
+			name: "replace leaves one", fn: "proxy_replace_header_map_value", data: "x-av", args: []int64{0, 256, 3, 259, 1},
 			check: func(t *testing.T, h *host, _ func(int) uint32, _ func() string) {
 				if v, _ := h.request.Joined("x-a"); v != "v" {
 					t.Errorf("x-a is %q", v)
 				}
-			}},
+			},
+		},
 		{name: "remove missing", fn: "proxy_remove_header_map_value", data: "zz", args: []int64{0, 256, 2}},
-		{name: "set pairs", fn: "proxy_set_header_map_pairs", data: pairs([2]string{"A", "b"}), args: []int64{0, 256, int64(len(pairs([2]string{"A", "b"})))},
+		{
+			name: "set pairs", fn: "proxy_set_header_map_pairs", data: pairs([2]string{"A", "b"}), args: []int64{0, 256, int64(len(pairs([2]string{"A", "b"})))},
 			check: func(t *testing.T, h *host, _ func(int) uint32, _ func() string) {
 				if v, _ := h.request.Get("a"); v != "b" || h.request.Len() != 1 {
 					t.Errorf("a is %q of %d", v, h.request.Len())
 				}
-			}},
-		{name: "set pairs cut short", fn: "proxy_set_header_map_pairs", data: "\x01\x00\x00\x00\xff", args: []int64{0, 256, 5}, want: abi.BadArgument,
+			},
+		},
+		{
+			name: "set pairs cut short", fn: "proxy_set_header_map_pairs", data: "\x01\x00\x00\x00\xff", args: []int64{0, 256, 5}, want: abi.BadArgument,
 			check: func(t *testing.T, h *host, _ func(int) uint32, _ func() string) {
 				if h.request.Len() != 3 {
 					t.Error("the map was changed")
 				}
-			}},
+			},
+		},
 		{name: "buffer", fn: "proxy_get_buffer_bytes", args: []int64{0, 1, 3, 8, 12}, check: textIs("ell")},
 		{name: "buffer, length clipped", fn: "proxy_get_buffer_bytes", args: []int64{0, 1, 0xffffffff, 8, 12}, check: textIs("ello")},
 		{name: "buffer, start beyond", fn: "proxy_get_buffer_bytes", args: []int64{0, 9, 3, 8, 12}, check: textIs("")},
@@ -281,24 +291,28 @@ func TestHostCalls(t *testing.T) {
 		{name: "property", fn: "proxy_get_property", data: "a\x00b", args: []int64{256, 3, 8, 12}, check: textIs("value")},
 		{name: "property missing", fn: "proxy_get_property", data: "zz", args: []int64{256, 2, 8, 12}, want: abi.NotFound},
 		{name: "property without a form", fn: "proxy_get_property", data: "map", args: []int64{256, 3, 8, 12}, want: abi.SerializationFailure},
-		{name: "local response", fn: "proxy_send_local_response", data: "my details", args: []int64{401, 256, 10, 256, 2, 0, 0, -1},
+		{
+			name: "local response", fn: "proxy_send_local_response", data: "my details", args: []int64{401, 256, 10, 256, 2, 0, 0, -1},
 			check: func(t *testing.T, h *host, _ func(int) uint32, _ func() string) {
 				if h.reply == nil || h.reply.Status != 401 || h.reply.Details != "my_details" || h.reply.Body != "my" || h.reply.GRPCStatus != -1 {
 					t.Errorf("reply %+v", h.reply)
 				}
-			}},
+			},
+		},
 		{name: "continue the request", fn: "proxy_continue_stream", args: []int64{0}},
 		{name: "continue upstream", fn: "proxy_continue_stream", args: []int64{3}, want: abi.Unimplemented},
 		{name: "continue stream 4", fn: "proxy_continue_stream", args: []int64{4}, want: abi.BadArgument},
 		{name: "close stream 9999", fn: "proxy_close_stream", args: []int64{9999}, want: abi.BadArgument},
 		{name: "effective context unknown", fn: "proxy_set_effective_context", args: []int64{77}, want: abi.BadArgument},
 		{name: "done when nobody waits", fn: "proxy_done", want: abi.NotFound},
-		{name: "tick", fn: "proxy_set_tick_period_milliseconds", args: []int64{250},
+		{
+			name: "tick", fn: "proxy_set_tick_period_milliseconds", args: []int64{250},
 			check: func(t *testing.T, h *host, _ func(int) uint32, _ func() string) {
 				if h.tick != 250*time.Millisecond {
 					t.Errorf("tick %v", h.tick)
 				}
-			}},
+			},
+		},
 		{name: "http call", fn: "proxy_http_call", data: "c" + request, args: []int64{256, 1, 257, int64(len(request)), 0, 0, 0, 0, 5000, 8}, check: wordIs(4)},
 		{name: "http call to an unknown cluster", fn: "proxy_http_call", data: "x" + request, args: []int64{256, 1, 257, int64(len(request)), 0, 0, 0, 0, 5000, 8}, want: abi.BadArgument},
 		{name: "http call with a negative timeout", fn: "proxy_http_call", data: "c" + request, args: []int64{256, 1, 257, int64(len(request)), 0, 0, 0, 0, -1, 8}, want: abi.BadArgument},
@@ -319,12 +333,14 @@ func TestHostCalls(t *testing.T) {
 		{name: "increment unknown", fn: "proxy_increment_metric", args: []int64{4, 1}, wide: true, want: abi.NotFound},
 		{name: "get unknown", fn: "proxy_get_metric", args: []int64{4, 8}, want: abi.NotFound},
 		{name: "foreign function unknown", fn: "proxy_call_foreign_function", data: "nope", args: []int64{256, 4, 0, 0, 8, 12}, want: abi.NotFound},
-		{name: "foreign clear_route_cache", fn: "proxy_call_foreign_function", data: "clear_route_cache", args: []int64{256, 17, 0, 0, 0, 0},
+		{
+			name: "foreign clear_route_cache", fn: "proxy_call_foreign_function", data: "clear_route_cache", args: []int64{256, 17, 0, 0, 0, 0},
 			check: func(t *testing.T, h *host, _ func(int) uint32, _ func() string) {
 				if h.cleared != 1 {
 					t.Error("not cleared")
 				}
-			}},
+			},
+		},
 		{name: "foreign uncompress of rubbish", fn: "proxy_call_foreign_function", data: "uncompress", args: []int64{256, 10, 256, 4, 8, 12}, want: abi.SerializationFailure},
 		{name: "time", fn: "proxy_get_current_time_nanoseconds", args: []int64{8}},
 		{name: "time, bad pointer", fn: "proxy_get_current_time_nanoseconds", args: []int64{131070}, want: abi.InvalidMemoryAccess},
@@ -332,6 +348,7 @@ func TestHostCalls(t *testing.T) {
 	e := newEngine(t)
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			h := newHost()
 			if tc.setup != nil {
 				tc.setup(h)

@@ -188,7 +188,7 @@ func (v *VM) Headers(response bool, c Context, id uint32, count int, end bool) (
 	if response {
 		cb = cbResponseHeaders
 	}
-	if v.module.Version == V0_1_0 {
+	if v.module.Version == V010 {
 		return v.action(cb, c, uint64(id), uint64(count))
 	}
 	return v.action(cb, c, uint64(id), uint64(count), flag(end))
@@ -212,10 +212,10 @@ func (v *VM) Trailers(response bool, c Context, id uint32, count int) (Action, e
 	return v.action(cb, c, uint64(id), uint64(count))
 }
 
-// Log, Done and Delete end a context. A missing on_done says that it is done.
+// Log runs on_log, the first of the three calls that end a context.
 func (v *VM) Log(c Context, id uint32) error { return v.notify(cbLog, c, uint64(id)) }
 
-// Done runs on_done: false asks to wait for proxy_done, which only roots may.
+// Done runs on_done; a missing one says yes. False asks to wait for proxy_done, which only roots may.
 func (v *VM) Done(c Context, id uint32) (bool, error) {
 	if !v.module.has(cbDone) {
 		return true, nil

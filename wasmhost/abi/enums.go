@@ -107,7 +107,7 @@ type Version uint8
 // The versions, zero being none.
 const (
 	NoVersion Version = iota
-	V0_1_0
-	V0_2_0
-	V0_2_1
+	V010
+	V020
+	V021
 )

@@ -105,10 +105,14 @@ func restricted(name string) func(call) (Status, error) {
 //
 //nolint:gochecknoglobals // immutable table
 var envFuncs = []engine.HostFunc{
-	{Module: "env", Name: "pthread_equal", Signature: "ii:i",
-		Call: func(_ *engine.Instance, a engine.Args) (uint64, error) { return flag(a.U32(0) == a.U32(1)), nil }},
-	{Module: "env", Name: "emscripten_notify_memory_growth", Signature: "i:",
-		Call: func(*engine.Instance, engine.Args) (uint64, error) { return 0, nil }},
+	{
+		Module: "env", Name: "pthread_equal", Signature: "ii:i",
+		Call: func(_ *engine.Instance, a engine.Args) (uint64, error) { return flag(a.U32(0) == a.U32(1)), nil },
+	},
+	{
+		Module: "env", Name: "emscripten_notify_memory_growth", Signature: "i:",
+		Call: func(*engine.Instance, engine.Args) (uint64, error) { return 0, nil },
+	},
 	// AssemblyScript's defaults, which fail to link in Envoy.
 	{Module: "env", Name: "abort", Signature: "iiii:", Call: abort},
 	{Module: "env", Name: "seed", Signature: ":F", Call: seed},

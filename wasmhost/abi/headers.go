@@ -59,7 +59,7 @@ func getHeader(c call) (Status, error) {
 }
 
 func (c call) missing() (Status, error) {
-	if c.vm.module.Version == V0_1_0 {
+	if c.vm.module.Version == V010 {
 		return c.result(3, nil)
 	}
 	return NotFound, nil
@@ -153,7 +153,7 @@ func setPairs(c call) (Status, error) {
 	}
 	if err := eachPair(wire, func(string, string) {}); err != nil {
 		c.vm.warnOnce("set_header_map_pairs: " + err.Error())
-		return BadArgument, nil
+		return BadArgument, nil //nolint:nilerr // the status tells the guest
 	}
 	// Not Reset: others may still hold strings of the map.
 	m.RemoveIf(func(header.ID, string, string) bool { return true })

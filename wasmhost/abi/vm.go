@@ -58,11 +58,11 @@ func version(m *engine.Module) Version {
 		}
 		switch e.Name {
 		case "proxy_abi_version_0_1_0":
-			return V0_1_0
+			return V010
 		case "proxy_abi_version_0_2_0":
-			return V0_2_0
+			return V020
 		case "proxy_abi_version_0_2_1":
-			return V0_2_1
+			return V021
 		}
 	}
 	return NoVersion
@@ -71,7 +71,7 @@ func version(m *engine.Module) Version {
 // checkShapes refuses a headers callback of the other version's shape, as Envoy does.
 func (m *Module) checkShapes() error {
 	want := 3
-	if m.Version == V0_1_0 {
+	if m.Version == V010 {
 		want = 2
 	}
 	for _, cb := range []callback{cbRequestHeaders, cbResponseHeaders} {
@@ -100,7 +100,6 @@ type VM struct {
 
 	current   Context // whose callback runs
 	effective Context // current, unless the guest switched
-	depth     int
 	call      CallResponse
 	callData  []byte
 	metrics   metrics

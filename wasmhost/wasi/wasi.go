@@ -54,7 +54,7 @@ type function struct {
 
 // Functions is all of WASI under both names, less what allowed refuses: that answers ENOTCAPABLE.
 func Functions(allowed func(name string) bool) []engine.HostFunc {
-	var out []engine.HostFunc
+	out := make([]engine.HostFunc, 0, 2*len(table()))
 	for _, module := range []string{"wasi_snapshot_preview1", "wasi_unstable"} {
 		for _, f := range table() {
 			run := f.run

@@ -66,9 +66,12 @@ const testModule = `(module
 
 func testHost() []engine.HostFunc {
 	return []engine.HostFunc{
-		{Module: "env", Name: "twice", Signature: "i:i",
-			Call: func(_ *engine.Instance, a engine.Args) (uint64, error) { return uint64(2 * a.U32(0)), nil }},
-		{Module: "env", Name: "alloc", Signature: "i:i",
+		{
+			Module: "env", Name: "twice", Signature: "i:i",
+			Call: func(_ *engine.Instance, a engine.Args) (uint64, error) { return uint64(2 * a.U32(0)), nil },
+		},
+		{
+			Module: "env", Name: "alloc", Signature: "i:i",
 			Call: func(in *engine.Instance, a engine.Args) (uint64, error) {
 				before := len(in.Memory())
 				p, err := in.Call(fnMalloc, uint64(a.U32(0)))
@@ -80,48 +83,51 @@ func testHost() []engine.HostFunc {
 				}
 				in.Memory()[p] = 42
 				return p, nil
-			}},
-		{Module: "env", Name: "boom", Signature: ":",
-			Call: func(*engine.Instance, engine.Args) (uint64, error) { panic("host bug") }},
+			},
+		},
+		{
+			Module: "env", Name: "boom", Signature: ":",
+			Call: func(*engine.Instance, engine.Args) (uint64, error) { panic("host bug") },
+		},
 	}
 }
 
-func newEngine(t testing.TB) *engine.Engine {
-	t.Helper()
+func newEngine(tb testing.TB) *engine.Engine {
+	tb.Helper()
 	e, err := engine.New(engine.Options{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(e.Close)
+	tb.Cleanup(e.Close)
 	return e
 }
 
-func link(t testing.TB, e *engine.Engine, wat string) *engine.Pre {
-	t.Helper()
+func link(tb testing.TB, e *engine.Engine, wat string) *engine.Pre {
+	tb.Helper()
 	wasm, err := engine.FromText(wat)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	m, err := e.Compile(wasm)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer m.Close()
 	p, err := m.Link(testHost(), testExports)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(p.Close)
+	tb.Cleanup(p.Close)
 	return p
 }
 
-func instance(t testing.TB, p *engine.Pre, l engine.Limits) *engine.Instance {
-	t.Helper()
+func instance(tb testing.TB, p *engine.Pre, l engine.Limits) *engine.Instance {
+	tb.Helper()
 	in, err := p.New(l, nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(in.Close)
+	tb.Cleanup(in.Close)
 	return in
 }
 
@@ -246,11 +252,13 @@ func TestMemoryLimit(t *testing.T) {
 func TestStartSection(t *testing.T) {
 	t.Parallel()
 	var size int
-	host := []engine.HostFunc{{Module: "env", Name: "f", Signature: "i:",
+	host := []engine.HostFunc{{
+		Module: "env", Name: "f", Signature: "i:",
 		Call: func(in *engine.Instance, _ engine.Args) (uint64, error) {
 			size = len(in.Memory())
 			return 7, nil
-		}}}
+		},
+	}}
 	e := newEngine(t)
 	compile := func(wat string) *engine.Pre {
 		wasm, err := engine.FromText(wat)
@@ -284,11 +292,15 @@ func TestBadModules(t *testing.T) {
 	t.Parallel()
 	e := newEngine(t)
 	for _, tc := range []struct{ name, wat, want string }{
-		{"import of another type", `(module (import "env" "twice" (func (param i64) (result i32))))`,
-			`import "env" "twice": has type "I:i", the host's is "i:i"`},
+		{
+			"import of another type", `(module (import "env" "twice" (func (param i64) (result i32))))`,
+			`import "env" "twice": has type "I:i", the host's is "i:i"`,
+		},
 		{"imported memory", `(module (import "env" "memory" (memory 1)))`, `import "env" "memory": not a function`},
-		{"export of another type", `(module (func (export "add") (param i32) (result i32) (local.get 0)))`,
-			`export "add": has type "i:i", want "ii:i"`},
+		{
+			"export of another type", `(module (func (export "add") (param i32) (result i32) (local.get 0)))`,
+			`export "add": has type "i:i", want "ii:i"`,
+		},
 		{"shared memory", `(module (memory (export "memory") 1 2 shared))`, "threads"},
 		{"64-bit memory", `(module (memory (export "memory") i64 1))`, "memory64"},
 	} {

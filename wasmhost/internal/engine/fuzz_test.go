@@ -35,7 +35,7 @@ func FuzzCompile(f *testing.F) {
 	}
 	f.Add([]byte("\x00asm\x01\x00\x00\x00"))
 	f.Add([]byte("\x00asm\x0d\x00\x01\x00")) // A component.
-	f.Fuzz(func(t *testing.T, wasm []byte) {
+	f.Fuzz(func(_ *testing.T, wasm []byte) {
 		m, err := e.Compile(wasm)
 		if err != nil {
 			return

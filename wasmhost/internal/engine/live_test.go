@@ -1,6 +1,9 @@
 package engine
 
-import "testing"
+import (
+	"errors"
+	"testing"
+)
 
 // Not parallel, and in a package of its own name only to run before the parallel tests resume.
 func TestLive(t *testing.T) {
@@ -44,7 +47,7 @@ func TestLive(t *testing.T) {
 	if got := Live(); got != before {
 		t.Errorf("after closing: %+v, want %+v", got, before)
 	}
-	if _, err := all[0].Call(0); err != ErrClosed {
+	if _, err := all[0].Call(0); !errors.Is(err, ErrClosed) {
 		t.Errorf("call of a closed instance: %v", err)
 	}
 }

@@ -19,8 +19,14 @@ func BenchmarkRequest(b *testing.B) {
 			for b.Loop() {
 				x.request.Reset()
 				for _, f := range [][2]string{
-					{":method", "GET"}, {":path", "/path"}, {":authority", "host"}, {":scheme", "http"},
-					{"user-agent", "bench"}, {"accept", "*/*"}, {"x-forwarded-proto", "http"}, {"x-request-id", "4"},
+					{":method", "GET"},
+					{":path", "/path"},
+					{":authority", "host"},
+					{":scheme", "http"},
+					{"user-agent", "bench"},
+					{"accept", "*/*"},
+					{"x-forwarded-proto", "http"},
+					{"x-request-id", "4"},
 				} {
 					x.request.AddStatic(f[0], f[1])
 				}

@@ -61,8 +61,9 @@ func which(m abi.MapType) (filter.Direction, phase) {
 		return filter.Response, headersPhase
 	case abi.ResponseTrailers:
 		return filter.Response, trailersPhase
+	default: // The VM has the others.
+		return filter.Request, noPhase
 	}
-	return filter.Request, noPhase
 }
 
 func mapIn(i *stream.Info, d filter.Direction, p phase) *header.Map {

@@ -8,15 +8,13 @@ import (
 
 	wasmfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 
-	wasmv1 "sidecar/api/sidecar/wasm/v1"
-
 	"sidecar/api/filter"
+	wasmv1 "sidecar/api/sidecar/wasm/v1"
 	"sidecar/internal/config"
 	"sidecar/wasmhost"
 	"sidecar/wasmhost/abi"
 )
 
-//nolint:gochecknoglobals // immutable tables
 var (
 	envoyFields = config.Fields[*wasmfilterv3.Wasm]{Used: "config"}
 	ownFields   = config.Fields[*wasmv1.Wasm]{Used: "config limits"}

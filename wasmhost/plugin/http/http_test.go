@@ -255,9 +255,7 @@ func TestSwap(t *testing.T) {
 	stop := make(chan struct{})
 	served := make(chan string, 1<<16)
 	for range 4 {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			for {
 				select {
 				case <-stop:
@@ -265,7 +263,7 @@ func TestSwap(t *testing.T) {
 				case served <- p.begin(nil).wait().header("x-plugin-version"):
 				}
 			}
-		}()
+		})
 	}
 	for i := range 20 {
 		s := settings{file: plugin("version"), configuration: "v" + strconv.Itoa(i)}
@@ -302,9 +300,7 @@ func TestContention(t *testing.T) {
 	p := newProxy(t, settings{file: needPlugin(t, "body"), concurrency: 1})
 	var wg sync.WaitGroup
 	for i := range 16 {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			for j := range 50 {
 				mode := []string{"upper", "append", "replace", "reply"}[(i+j)%4]
 				x := p.begin([][2]string{{"x-body", mode}}, "hello", " ", "world").wait()
@@ -315,7 +311,7 @@ func TestContention(t *testing.T) {
 					t.Errorf("%s: %s %q, want %q", mode, x.status, got, want)
 				}
 			}
-		}()
+		})
 	}
 	wg.Wait()
 }

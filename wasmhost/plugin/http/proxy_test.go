@@ -16,10 +16,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	wasmv1 "sidecar/api/sidecar/wasm/v1"
-
 	"sidecar/api/filter"
 	"sidecar/api/header"
+	wasmv1 "sidecar/api/sidecar/wasm/v1"
 	"sidecar/api/stream"
 	"sidecar/wasmhost"
 	wasmhttp "sidecar/wasmhost/plugin/http"
@@ -37,11 +36,11 @@ type proxy struct {
 	conn    stream.ConnInfo
 }
 
-func anyOf(t testing.TB, m proto) *anypb.Any {
-	t.Helper()
+func anyOf(tb testing.TB, m proto) *anypb.Any {
+	tb.Helper()
 	a, err := anypb.New(m)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return a
 }
@@ -62,8 +61,8 @@ func plugin(name string) string {
 	return filepath.Join("..", "..", "..", "testdata", "plugins", name, name+".wasm")
 }
 
-func (s *settings) message(t testing.TB) *wasmv1.Wasm {
-	t.Helper()
+func (s *settings) message(tb testing.TB) *wasmv1.Wasm {
+	tb.Helper()
 	c := &wasmv3.PluginConfig{
 		Name: "p", RootId: "r", FailurePolicy: s.policy, FailOpen: s.legacyOpen, //nolint:staticcheck // still accepted
 		Vm: &wasmv3.PluginConfig_VmConfig{VmConfig: &wasmv3.VmConfig{
@@ -76,7 +75,7 @@ func (s *settings) message(t testing.TB) *wasmv1.Wasm {
 		c.ReloadConfig = &wasmv3.ReloadConfig{Backoff: &corev3.BackoffStrategy{BaseInterval: durationpb.New(50 * time.Millisecond)}}
 	}
 	if s.configuration != "" {
-		c.Configuration = anyOf(t, wrapperspb.String(s.configuration))
+		c.Configuration = anyOf(tb, wrapperspb.String(s.configuration))
 	}
 	m := &wasmv1.Wasm{Config: c, Limits: &wasmv1.Limits{MemoryBytes: s.memory}}
 	if s.deadline != 0 {
@@ -85,8 +84,8 @@ func (s *settings) message(t testing.TB) *wasmv1.Wasm {
 	return m
 }
 
-func newProxy(t testing.TB, s settings) *proxy {
-	t.Helper()
+func newProxy(tb testing.TB, s settings) *proxy {
+	tb.Helper()
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -95,30 +94,30 @@ func newProxy(t testing.TB, s settings) *proxy {
 	}
 	h, err := wasmhost.NewHost(wasmhost.Options{Calls: s.calls, Log: s.log, Concurrency: s.concurrency})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(h.Close)
-	p := &proxy{t: t, host: h, limit: s.bufferLimit, seen: make(chan *header.Map, 1000)}
-	p.factory = compile(t, h, s)
+	tb.Cleanup(h.Close)
+	p := &proxy{t: tb, host: h, limit: s.bufferLimit, seen: make(chan *header.Map, 1000)}
+	p.factory = compile(tb, h, s)
 	if err := p.factory.Warm(context.Background()); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(p.factory.Retire)
+	tb.Cleanup(p.factory.Retire)
 	return p
 }
 
 // compile makes a factory through the table's entry.
-func compile(t testing.TB, h *wasmhost.Host, s settings) *wasmhttp.Factory {
-	t.Helper()
+func compile(tb testing.TB, h *wasmhost.Host, s settings) *wasmhttp.Factory {
+	tb.Helper()
 	table := filter.NewTable(wasmhttp.Entries(h)...)
-	m := s.message(t)
+	m := s.message(tb)
 	made, err := table.ByType("sidecar.wasm.v1.Wasm").Compile(m, filter.Context{Name: "wasm"})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	f, ok := made.(*wasmhttp.Factory)
 	if !ok {
-		t.Fatalf("made a %T", made)
+		tb.Fatalf("made a %T", made)
 	}
 	return f
 }
@@ -219,11 +218,11 @@ func (o *outCall) answer(status, body string, headers ...[2]string) {
 	stream.Do(func(t *stream.Turn) { o.done(t, wasmhost.CallResult{Headers: m, Body: []byte(body)}) })
 }
 
-func needPlugin(t testing.TB, name string) string {
-	t.Helper()
+func needPlugin(tb testing.TB, name string) string {
+	tb.Helper()
 	file := plugin(name)
 	if _, err := os.Stat(file); err != nil {
-		t.Fatalf("%v: run testdata/plugins/build.sh", err)
+		tb.Fatalf("%v: run testdata/plugins/build.sh", err)
 	}
 	return file
 }
