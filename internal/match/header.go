@@ -116,35 +116,46 @@ func (hs Headers) Match(m *header.Map) bool {
 	return true
 }
 
-// Match tells whether the header matches. Several fields of one name are one value, joined with
-// commas.
+// Match tells whether the header matches: if it is there several times, whether any of its values
+// does, before inversion (Envoy 1.40; older ones joined the values).
 func (h *Header) Match(m *header.Map) bool {
-	value, ok := h.value(m)
-	if h.kind == byPresence {
-		return ((ok || h.missingIsEmpty) == h.present) != h.invert
+	found := false
+	if h.id == header.None || m.Has(h.id) {
+		for i := range m.Len() {
+			name, value := m.At(i)
+			if name != h.name {
+				continue
+			}
+			found = true
+			if h.kind == byPresence {
+				break
+			}
+			if h.matchValue(value) {
+				return !h.invert
+			}
+		}
 	}
-	if !ok && !h.missingIsEmpty {
-		return false
+	switch {
+	case h.kind == byPresence:
+		return ((found || h.missingIsEmpty) == h.present) != h.invert
+	case found:
+		return h.invert
 	}
-	var hit bool
-	switch h.kind {
-	case byText:
-		hit = h.text.Match(value)
-	case byRange:
-		n, isNumber := parseInt(value)
-		hit = isNumber && n >= h.start && n < h.end
-	case anyValue:
-		hit = true
-	case byPresence:
-	}
-	return hit != h.invert
+	return h.missingIsEmpty && h.matchValue("") != h.invert
 }
 
-func (h *Header) value(m *header.Map) (string, bool) {
-	if h.id != header.None && !m.Has(h.id) {
-		return "", false
+func (h *Header) matchValue(value string) bool {
+	switch h.kind {
+	case byText:
+		return h.text.Match(value)
+	case byRange:
+		n, ok := parseInt(value)
+		return ok && n >= h.start && n < h.end
+	case anyValue:
+		return true
+	case byPresence:
 	}
-	return m.Joined(h.name)
+	return false
 }
 
 // parseInt reads a decimal number as absl::SimpleAtoi does: blanks around it and a sign are fine.

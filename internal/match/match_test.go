@@ -108,6 +108,7 @@ func TestSubstitution(t *testing.T) {
 	}
 }
 
+// What Envoy 1.40 says of metadata that a filter set.
 func TestValue(t *testing.T) {
 	t.Parallel()
 	str := func(s string) *matcherv3.ValueMatcher {
@@ -118,6 +119,7 @@ func TestValue(t *testing.T) {
 	null := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_NullMatch_{}}
 	truth := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_BoolMatch{BoolMatch: true}}
 	absent := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_PresentMatch{}}
+	present := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_PresentMatch{PresentMatch: true}}
 	list := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_ListMatch{ListMatch: &matcherv3.ListMatcher{
 		MatchPattern: &matcherv3.ListMatcher_OneOf{OneOf: str("a")},
 	}}}
@@ -139,9 +141,13 @@ func TestValue(t *testing.T) {
 		"null below nothing":    {null, []string{"none", "none"}, false},
 		"bool":                  {truth, []string{"t"}, true},
 		"bool of a string":      {truth, []string{"s"}, false},
-		"absent":                {absent, []string{"none"}, true},
+		"absent never matches":  {absent, []string{"none"}, false},
 		"absent though null":    {absent, []string{"nil"}, false},
-		"absent below a string": {absent, []string{"s", "x"}, true},
+		"absent below a string": {absent, []string{"s", "x"}, false},
+		"present":               {present, []string{"s"}, true},
+		"present map":           {present, []string{"deep"}, true},
+		"present null":          {present, []string{"nil"}, true},
+		"not present":           {present, []string{"none"}, false},
 		"list":                  {list, []string{"l"}, true},
 		"list of a string":      {list, []string{"s"}, false},
 	} {

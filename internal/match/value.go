@@ -110,7 +110,8 @@ func (m *Value) Match(v any, present bool) bool {
 		b, ok := v.(bool)
 		return ok && b == m.truth
 	case valuePresent:
-		return present == m.truth
+		// Not present == m.truth: false matches nothing (Envoy's PresentMatcher).
+		return present && m.truth
 	case valueList:
 		list, _ := v.([]any)
 		for _, e := range list {

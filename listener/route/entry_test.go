@@ -263,3 +263,23 @@ func TestDynamic(t *testing.T) {
 		t.Error("there is a table after removal")
 	}
 }
+
+func TestParseRetryOn(t *testing.T) {
+	t.Parallel()
+	for list, want := range map[string]struct {
+		on    RetryOn
+		valid bool
+	}{
+		"":                     {0, true},
+		"5xx":                  {Retry5xx, true},
+		" 5xx ,, reset,":       {Retry5xx | RetryReset, true},
+		"5xx,foo":              {Retry5xx, false},
+		"5XX":                  {0, false},
+		"cancelled,internal":   {RetryGRPCCancelled | RetryGRPCInternal, true},
+		"reset-before-request": {RetryResetBeforeRequest, true},
+	} {
+		if on, valid := ParseRetryOn(list); on != want.on || valid != want.valid {
+			t.Errorf("%q: got %b %v, want %b %v", list, on, valid, want.on, want.valid)
+		}
+	}
+}

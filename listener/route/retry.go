@@ -42,11 +42,11 @@ func ParseRetryOn(list string) (on RetryOn, valid bool) {
 	for list != "" {
 		var item string
 		item, list, _ = strings.Cut(list, ",")
-		if bit := retryOnByName(strings.TrimSpace(item)); bit != 0 {
-			on |= bit
-		} else {
-			valid = false
+		if item = strings.TrimSpace(item); item == "" {
+			continue
 		}
+		bit := retryOnByName(item)
+		on, valid = on|bit, valid && bit != 0
 	}
 	return on, valid
 }

@@ -147,7 +147,7 @@ func (t *routeTLS) match(info *stream.Info) bool {
 func isGRPC(h *header.Map) bool {
 	const grpc = "application/grpc"
 	ct := h.Value(header.ContentType)
-	return strings.HasPrefix(ct, grpc) && (len(ct) == len(grpc) || ct[len(grpc)] == '+' || ct[len(grpc)] == ';')
+	return strings.HasPrefix(ct, grpc) && (len(ct) == len(grpc) || ct[len(grpc)] == '+')
 }
 
 // runtimeFraction is a share of requests that a runtime key may change.
