@@ -36,12 +36,13 @@ var (
 	}
 	http1Fields = config.Fields[*corev3.Http1ProtocolOptions]{
 		Used:    "header_key_format enable_trailers",
-		OffOnly: "allow_chunked_length send_fully_qualified_url allow_custom_methods",
+		OffOnly: "allow_chunked_length send_fully_qualified_url",
 		Refused: "ignore_http_11_upgrade",
 		NoOp: map[string]string{
 			"allow_absolute_url":       "Envoy reads it in the server codec only",
 			"accept_http_10":           "Envoy reads it in the server codec only",
 			"default_host_for_http_10": "Envoy reads it in the server codec only",
+			"allow_custom_methods":     "Envoy reads it in the server codec only",
 			"use_balsa_parser":         "there is one parser here, with the rules of Envoy's",
 			"override_stream_error_on_invalid_http_message": "an invalid response ends an HTTP/1 " +
 				"connection whatever it says, as in Envoy",

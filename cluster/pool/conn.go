@@ -73,6 +73,14 @@ func (c *Conn) end() {
 // stale tells whether the connection is older than the last drain, or than it may get.
 func (c *Conn) stale() bool { return c.drained != c.pool.drained.Load() || c.retire.Load() }
 
+// hasGone tells whether the reader has found the connection ended: as its last stream is released it
+// must not be given to the next.
+func (c *Conn) hasGone() bool {
+	c.stripe.mu.Lock()
+	defer c.stripe.mu.Unlock()
+	return c.gone
+}
+
 func (c *Conn) close(t *stream.Turn) {
 	c.stripe.mu.Lock()
 	c.closing = true

@@ -328,7 +328,7 @@ func (p *Pool) release(t *stream.Turn, c *Conn) {
 		c.close(t)
 		return
 	}
-	if p.waiting.Load() > 0 && p.assign(t, c) {
+	if p.waiting.Load() > 0 && !c.hasGone() && p.assign(t, c) {
 		return
 	}
 	p.push(t, c)
