@@ -295,6 +295,11 @@ func pattern(n int) []byte {
 
 func startProxy(t testing.TB) (addr string, p *proxy, stop func()) {
 	up, stopOrigin := origin(t)
+	addr, p, stopProxy := startProxyTo(t, up)
+	return addr, p, func() { stopProxy(); stopOrigin() }
+}
+
+func startProxyTo(t testing.TB, up string) (addr string, p *proxy, stop func()) {
 	p = &proxy{upstream: up}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -317,7 +322,7 @@ func startProxy(t testing.TB) (addr string, p *proxy, stop func()) {
 			go func() { defer wg.Done(); c.Serve(stream.NewTurn()) }()
 		}
 	}()
-	return l.Addr().String(), p, func() { l.Close(); wg.Wait(); p.close(); stopOrigin() }
+	return l.Addr().String(), p, func() { l.Close(); wg.Wait(); p.close() }
 }
 
 // Clients of all habits at once: slow and stopped readers, slow writers, pipelining, leaving early. What
