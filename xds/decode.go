@@ -9,7 +9,6 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -143,13 +142,4 @@ func (k *kind) decode(it *item) (r *source.Resource, m proto.Message, unknown st
 	r = &source.Resource{Name: it.name, Version: it.version, TypeURL: k.url, Raw: it.raw}
 	r.Digest, unknown = Digest(m)
 	return r, m, unknown, nil
-}
-
-// messageName is the name by which a decoded resource goes.
-func messageName(m proto.Message) string {
-	fields := m.ProtoReflect().Descriptor().Fields()
-	if f := fields.ByNumber(1); f != nil && f.Kind() == protoreflect.StringKind {
-		return m.ProtoReflect().Get(f).String()
-	}
-	return ""
 }

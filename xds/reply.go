@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -152,18 +151,19 @@ func (r *reply) text() string {
 	if len(r.errs) == 0 {
 		return ""
 	}
-	var b strings.Builder
-	b.WriteString(r.feed.kind.rejected)
-	for i, e := range r.errs {
-		if i > 0 && r.feed.kind.url == source.ClusterType {
-			b.WriteString(", ")
-		}
-		b.WriteString(e.name + ": " + e.err.Error())
-		if r.feed.kind.url != source.ClusterType {
-			b.WriteByte('\n')
-		}
+	// Envoy: clusters are listed with commas, each listener ends its line.
+	between, end := "\n", ""
+	switch r.feed.kind.url {
+	case source.ClusterType:
+		between = ", "
+	case source.ListenerType:
+		end = "\n"
 	}
-	return b.String()
+	list := make([]string, len(r.errs))
+	for i, e := range r.errs {
+		list[i] = e.name + ": " + e.err.Error()
+	}
+	return r.feed.kind.rejected + strings.Join(list, between) + end
 }
 
 // maxErrorBytes is what Envoy cuts the message of a NACK to.
@@ -187,5 +187,3 @@ func versionHash(version string) int64 {
 	}
 	return n
 }
-
-func (e resourceError) String() string { return fmt.Sprintf("%s: %v", e.name, e.err) }

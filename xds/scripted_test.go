@@ -539,3 +539,38 @@ type answering interface {
 	GetResponseNonce() string
 	GetErrorDetail() *statuspb.Status
 }
+
+// TestNackText: the form is Envoy's where it has one.
+func TestNackText(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		url  string
+		push []proto.Message
+		want string
+	}{
+		{
+			source.ClusterType, []proto.Message{cluster("a", "bad"), cluster("b", "bad")},
+			"Error adding/updating cluster(s) a: field.path: is bad, b: field.path: is bad",
+		},
+		{
+			source.ListenerType, []proto.Message{listener("a", "bad"), listener("b", "bad")},
+			"Error adding/updating listener(s) a: field.path: is bad\nb: field.path: is bad\n",
+		},
+		{
+			source.RouteType, []proto.Message{route("a", "bad"), route("b", "bad")},
+			"a: field.path: is bad\nb: field.path: is bad",
+		},
+	}
+	for _, tt := range tests {
+		s := newScripted(t, false)
+		var names []string
+		if tt.url == source.RouteType {
+			names = []string{"a", "b"}
+		}
+		s.subscribe(tt.url, names...)
+		s.push(tt.url, "1", tt.push...)
+		if got := s.answer("n1").GetErrorDetail().GetMessage(); got != tt.want {
+			t.Errorf("got %q, want %q", got, tt.want)
+		}
+	}
+}
