@@ -16,6 +16,7 @@ import (
 
 	"sidecar/api/header"
 	"sidecar/api/stream"
+	"sidecar/internal/buf"
 	"sidecar/internal/task"
 	"sidecar/internal/wire"
 )
@@ -97,13 +98,27 @@ type proxied struct {
 	downPaused bool
 	upPaused   bool
 	over       bool
+	recycleFn  func(*stream.Turn)
+}
+
+// recycle runs after the stream was left.
+func (s *proxied) recycle(*stream.Turn) {
+	s.sent, s.reqOver, s.respOver, s.downPaused, s.upPaused, s.over = false, false, false, false, false, false
+	proxieds.Put(s)
 }
 
 type upSide struct{ s *proxied }
 
+//nolint:gochecknoglobals // free list
+var proxieds = buf.Pool[proxied]{New: func() *proxied { return new(proxied) }}
+
 func (p *proxy) NewStream(_ *stream.Turn, enc stream.Encoder) stream.Target {
-	s := &proxied{p: p, down: enc}
+	s := proxieds.Get()
+	s.p, s.down = p, enc
 	s.upTo.s = s
+	if s.recycleFn == nil {
+		s.recycleFn = s.recycle
+	}
 	return stream.Target{M: &s.mon, To: s, Gen: s.mon.Gen()}
 }
 
@@ -199,13 +214,16 @@ func (s *proxied) finish(t *stream.Turn, reset bool) {
 	}
 	s.over = true
 	s.mon.Retire()
-	if s.up != nil {
+	up, down := s.up, s.down
+	s.up, s.down = nil, nil
+	if up != nil {
 		if reset {
-			s.up.Reset(t, nil)
+			up.Reset(t, nil)
 		}
-		s.up.Release(t)
+		up.Release(t)
 	}
-	s.down.Release(t)
+	down.Release(t)
+	t.Later(s.recycleFn)
 }
 
 // origin answers each request with a body of the length that its path names, after the request's own
