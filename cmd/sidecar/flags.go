@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -40,12 +39,16 @@ type flag struct {
 
 func (f *flag) takesValue() bool { return f.value != "" }
 
-// The texts about arguments are Envoy's.
-var (
-	errAlreadySet = errors.New("Argument already set!")
-	errNoMatch    = errors.New("Couldn't find match for argument")
-	errNoValue    = errors.New("Missing a value for this argument!")
-	errNoConfig   = errors.New("At least one of --config-path or --config-yaml should be non-empty")
+// envoyText is an error in Envoy's words, which people search for, and which are not ours to polish.
+type envoyText string
+
+func (e envoyText) Error() string { return string(e) }
+
+const (
+	errAlreadySet = envoyText("Argument already set!")
+	errNoMatch    = envoyText("Couldn't find match for argument")
+	errNoValue    = envoyText("Missing a value for this argument!")
+	errNoConfig   = envoyText("At least one of --config-path or --config-yaml should be non-empty")
 )
 
 // valueError is a value that isn't what its flag takes.

@@ -41,26 +41,32 @@ func TestParseFlags(t *testing.T) {
 		{"yaml", "--config-yaml {a:=b} -c x", defaults(func(o *server.Options) { o.ConfigYAML = "{a:=b}" })},
 		{"rest ignored", "-c x -- --nope", defaults(nil)},
 		// What pilot-agent passes.
-		{"pilot-agent", "-c x --drain-time-s 45 --drain-strategy immediate --local-address-ip-version v4 " +
-			"--file-flush-interval-msec 1000 --disable-hot-restart --allow-unknown-static-fields -l warning " +
-			"--component-log-level misc:error --skip-deprecated-logs --concurrency 2",
+		{
+			"pilot-agent", "-c x --drain-time-s 45 --drain-strategy immediate --local-address-ip-version v4 " +
+				"--file-flush-interval-msec 1000 --disable-hot-restart --allow-unknown-static-fields -l warning " +
+				"--component-log-level misc:error --skip-deprecated-logs --concurrency 2",
 			defaults(func(o *server.Options) {
 				o.DrainTime, o.DrainStrategy, o.FileFlushInterval = 45*time.Second, server.Immediate, time.Second
 				o.DisableHotRestart, o.StaticUnknown, o.LogLevel = true, config.WarnUnknown, "warning"
 				o.ComponentLogLevel, o.SkipDeprecatedLogs, o.Concurrency = "misc:error", true, 2
-			})},
-		{"all others", "-c x --mode validate --service-node n --service-cluster c --service-zone z --local-address-ip-version v6 " +
-			"--admin-address-path a --reject-unknown-dynamic-fields --ignore-unknown-dynamic-fields --log-format %v --log-path p " +
-			"--file-flush-min-size-kb 1 --enable-core-dump --restart-epoch 0 --drain-strategy gradual --concurrency 0",
+			}),
+		},
+		{
+			"all others", "-c x --mode validate --service-node n --service-cluster c --service-zone z --local-address-ip-version v6 " +
+				"--admin-address-path a --reject-unknown-dynamic-fields --ignore-unknown-dynamic-fields --log-format %v --log-path p " +
+				"--file-flush-min-size-kb 1 --enable-core-dump --restart-epoch 0 --drain-strategy gradual --concurrency 0",
 			defaults(func(o *server.Options) {
 				o.Mode, o.ServiceNode, o.ServiceCluster, o.ServiceZone, o.LocalAddressV6 = server.Validate, "n", "c", "z", true
 				o.AdminAddressPath, o.DynamicUnknown, o.LogFormat, o.LogFormatSet, o.LogPath = "a", config.RejectUnknown, "%v", true, "p"
 				o.FileFlushMinBytes, o.EnableCoreDump, o.Concurrency = 1024, true, 1
-			})},
-		{"ignore unknown", "-c x --ignore-unknown-dynamic-fields --mode init_only --allow-unknown-fields",
+			}),
+		},
+		{
+			"ignore unknown", "-c x --ignore-unknown-dynamic-fields --mode init_only --allow-unknown-fields",
 			defaults(func(o *server.Options) {
 				o.DynamicUnknown, o.Mode, o.StaticUnknown = config.IgnoreUnknown, server.InitOnly, config.WarnUnknown
-			})},
+			}),
+		},
 		{"tags", "-c x --stats-tag a:b:c --stats-tag d:e", defaults(func(o *server.Options) {
 			o.StatsTags = [][2]string{{"a", "b:c"}, {"d", "e"}}
 		})},

@@ -22,8 +22,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	c, err := parseFlags(args[1:])
 	if err != nil {
 		fmt.Fprintln(stderr, err)
-		var argument *argumentError
-		if errors.As(err, &argument) {
+		if _, ok := errors.AsType[*argumentError](err); ok {
 			fmt.Fprintf(stderr, "\nFor the flags: %s --help\n", args[0])
 		}
 		return 1
@@ -43,7 +42,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "error: log file: %v\n", err)
 		return 1
 	}
-	defer flush(c.Logs)
+	defer flush(ctx, c.Logs)
 	return serve(ctx, c, stderr)
 }
 
@@ -88,7 +87,7 @@ func serve(ctx context.Context, c *commandLine, stderr io.Writer) int {
 	}
 	// One line for each thing that is wrong. They go to standard error even if the log is a file or
 	// off: whoever started the process looks there.
-	flush(c.Logs)
+	flush(ctx, c.Logs)
 	for _, one := range config.Flatten(err) {
 		fmt.Fprintf(stderr, "%s: error: %v\n", "sidecar", one)
 	}
@@ -96,8 +95,8 @@ func serve(ctx context.Context, c *commandLine, stderr io.Writer) int {
 }
 
 // flush waits for the log, but not for ever: its disk may be gone.
-func flush(logs *log.Logs) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+func flush(ctx context.Context, logs *log.Logs) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	logs.Flush(ctx)
 }

@@ -45,8 +45,12 @@ static_resources:
 		stderr []string
 	}{
 		{"good", []string{"-c", good, "--mode", "validate"}, 0, []string{"configuration '" + good + "' OK"}},
-		{"flag without effect", []string{"-c", good, "--mode", "validate", "--base-id", "1"}, 0,
-			[]string{"--base-id has no effect: there is no hot restart"}},
+		{
+			"flag without effect",
+			[]string{"-c", good, "--mode", "validate", "--base-id", "1"},
+			0,
+			[]string{"--base-id has no effect: there is no hot restart"},
+		},
 		{"everything that is wrong", []string{"-c", bad, "--mode", "validate"}, 1, []string{
 			bad + ":2: nope: unknown field",
 			bad + ":7: static_resources.clusters[0].lb_policy: unknown value",
@@ -55,14 +59,19 @@ static_resources:
 			bad + ":8: static_resources.clusters[1].name: ",
 		}},
 		{"the same when it is to serve", []string{"-c", bad, "-l", "off"}, 1, []string{bad + ":2: nope: unknown field"}},
-		{"unknown fields allowed", []string{"-c", good, "--config-yaml", "{nope: 1}", "--mode", "validate",
-			"--allow-unknown-static-fields"}, 0, []string{"--config-yaml:1: nope: unknown field", "OK"}},
+		{"unknown fields allowed", []string{
+			"-c", good, "--config-yaml", "{nope: 1}", "--mode", "validate",
+			"--allow-unknown-static-fields",
+		}, 0, []string{"--config-yaml:1: nope: unknown field", "OK"}},
 		{"no file", []string{"-c", filepath.Join(dir, "none.yaml")}, 1, []string{"none.yaml: no such file or directory"}},
-		{"two log formats", []string{"--config-yaml", `{application_log_config: {log_format: {text_format: "%v"}}}`,
-			"--log-format", "%v"}, 1, []string{"Only one of ApplicationLogConfig.log_format or CLI option --log-format"}},
+		{"two log formats", []string{
+			"--config-yaml", `{application_log_config: {log_format: {text_format: "%v"}}}`,
+			"--log-format", "%v",
+		}, 1, []string{"Only one of ApplicationLogConfig.log_format or CLI option --log-format"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			var stdout, stderr bytes.Buffer
 			code := run(t.Context(), append([]string{"sidecar"}, tt.args...), &stdout, &stderr)
 			if code != tt.code {

@@ -22,7 +22,7 @@ func OpenFile(name string) (*File, error) {
 
 // Reopen opens the file anew; on an error the old one stays in use.
 func (f *File) Reopen() error {
-	const mode = 0o640                                                            // the group of whoever started us reads logs
+	const mode = 0o640 // the group of whoever started us reads logs
 	opened, err := os.OpenFile(f.name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, mode)
 	if err != nil {
 		return err

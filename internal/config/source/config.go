@@ -87,7 +87,7 @@ func Compile(cs *corev3.ConfigSource, path string) (*ConfigSource, error) {
 	case *corev3.ConfigSource_Ads:
 		out.Kind, out.Key = KindADS, "ads"
 	case *corev3.ConfigSource_Path:
-		errs = append(errs, compileFile(out, s.Path, "", path+".path"))
+		errs = append(errs, compileFile(out, s.Path, "", path+".path")) //nolint:staticcheck // deprecated, still in use
 	case *corev3.ConfigSource_PathConfigSource:
 		errs = append(errs, compileFile(out, s.PathConfigSource.GetPath(),
 			s.PathConfigSource.GetWatchedDirectory().GetPath(), path+".path_config_source"))
@@ -252,7 +252,7 @@ func duration(d *durationpb.Duration, def time.Duration, path string) (time.Dura
 }
 
 func checkVersion(v corev3.ApiVersion, path string) error {
-	if v == corev3.ApiVersion_V2 {
+	if v == corev3.ApiVersion_V2 { //nolint:staticcheck // refused
 		return fmt.Errorf("%s: V2 xDS is not supported, use V3", path)
 	}
 	return nil
