@@ -20,8 +20,10 @@ var pathFields = config.Fields[*corev3.PathConfigSource]{
 }
 
 var watchedDirectoryFields = config.Fields[*corev3.WatchedDirectory]{
-	Used:    "path",
-	OffOnly: "watch_modify",
+	Used: "path",
+	NoOp: map[string]string{
+		"watch_modify": "files written in place are always noticed",
+	},
 }
 
 var adsFields = config.Fields[*corev3.AggregatedConfigSource]{}
