@@ -63,20 +63,6 @@ func hostStatus(h *host.Host) HostStatus {
 	return s
 }
 
-// HealthFlags is the text of health_flags: "healthy", or the flags that are set.
-func (s *HostStatus) HealthFlags() string {
-	switch s.Health {
-	case host.Unhealthy, host.Timeout:
-		return "/failed_eds_health"
-	case host.Draining:
-		return "/eds_status_draining"
-	case host.Degraded:
-		return "/degraded_eds_health"
-	case host.Unknown, host.Healthy:
-	}
-	return "healthy"
-}
-
 // Dump is a cluster as config_dump shows it.
 type Dump struct {
 	Name        string

@@ -7,6 +7,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 
 	"sidecar/cluster/load"
 	"sidecar/internal/config"
@@ -40,8 +41,6 @@ var (
 	}
 )
 
-const rawBufferType = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
-
 // transport accepts what leaves the bytes as they are.
 func (c *compiler) transport(p *config.Path, ts *corev3.TransportSocket) {
 	if ts == nil {
@@ -54,7 +53,8 @@ func (c *compiler) transport(p *config.Path, ts *corev3.TransportSocket) {
 		}
 		return
 	}
-	if name := config.TypeName(ts.GetTypedConfig()); name != rawBufferType {
+	rawBuffer := (&rawbufferv3.RawBuffer{}).ProtoReflect().Descriptor().FullName()
+	if name := config.TypeName(ts.GetTypedConfig()); name != rawBuffer {
 		c.errs.Addf(p.Field("typed_config"), "transport socket %s is not supported", name)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	dnscommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
+	getaddrinfov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/getaddrinfo/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"sidecar/cluster/discover"
@@ -36,6 +37,12 @@ var (
 	dnsResolutionFields     = config.Fields[*corev3.DnsResolutionConfig]{Used: "resolvers dns_resolver_options"}
 	dnsOptionFields         = config.Fields[*corev3.DnsResolverOptions]{
 		Used: "use_tcp_for_dns_lookups no_default_search_domain",
+	}
+	getaddrinfoFields = config.Fields[*getaddrinfov3.GetAddrInfoDnsResolverConfig]{
+		Refused: "num_retries",
+		NoOp: map[string]string{
+			"num_resolver_threads": "lookups run on goroutines, with a limit of their own",
+		},
 	}
 	caresFields = config.Fields[*caresv3.CaresDnsResolverConfig]{
 		Used: `resolvers use_resolvers_as_fallback filter_unroutable_families dns_resolver_options
@@ -230,10 +237,9 @@ func (c *compiler) typedResolver(p *config.Path, tc *corev3.TypedExtensionConfig
 		r.Tries = int(config.Value(m.GetQueryTries(), 0))
 		r.MaxPayload = uint16(min(config.Value(m.GetEdns0MaxPayloadSize(), 0), 65535))
 	case prefix + "getaddrinfo.v3.GetAddrInfoDnsResolverConfig":
-		// It reads resolv.conf and the hosts file, as this resolver does without any options. What it
-		// can be told concerns its threads and retries; only an empty one means the same here.
-		if len(tc.GetTypedConfig().GetValue()) > 0 {
-			c.errs.Add(p, "options of the getaddrinfo resolver are not supported")
+		// It reads resolv.conf and the hosts file, as this resolver does without any options.
+		if m, ok := config.OpenAs[*getaddrinfov3.GetAddrInfoDnsResolverConfig](p, tc.GetTypedConfig(), c.errs); ok {
+			getaddrinfoFields.Check(p, m, c.errs)
 		}
 	default:
 		c.errs.Addf(p, "DNS resolver %s is not supported", name)

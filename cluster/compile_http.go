@@ -4,6 +4,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	preservecasev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/header_formatters/preserve_case/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 
 	"sidecar/internal/config"
@@ -50,6 +51,9 @@ var (
 	}
 	formatFields = config.Fields[*corev3.Http1ProtocolOptions_HeaderKeyFormat]{
 		Used: "proper_case_words stateful_formatter",
+	}
+	preserveCaseFields = config.Fields[*preservecasev3.PreserveCaseFormatterConfig]{
+		OffOnly: "forward_reason_phrase formatter_type_on_envoy_headers",
 	}
 	properCaseFields = config.Fields[*corev3.Http1ProtocolOptions_HeaderKeyFormat_ProperCaseWords]{}
 )
@@ -145,17 +149,18 @@ func (c *compiler) http1(p *config.Path, m *corev3.Http1ProtocolOptions) {
 	}
 }
 
-const preserveCaseType = "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
-
 func (c *compiler) statefulFormatter(p *config.Path, m *corev3.TypedExtensionConfig) {
-	if name := config.TypeName(m.GetTypedConfig()); name != preserveCaseType {
-		c.errs.Addf(p.Field("typed_config"), "formatter %s is not supported", name)
+	p = p.Field("typed_config")
+	want := (&preservecasev3.PreserveCaseFormatterConfig{}).ProtoReflect().Descriptor().FullName()
+	if name := config.TypeName(m.GetTypedConfig()); name != want {
+		c.errs.Addf(p, "formatter %s is not supported", name)
 		return
 	}
-	if len(m.GetTypedConfig().GetValue()) > 0 {
-		c.errs.Add(p.Field("typed_config"), "options of preserve_case are not supported")
+	f, ok := config.OpenAs[*preservecasev3.PreserveCaseFormatterConfig](p, m.GetTypedConfig(), c.errs)
+	if ok {
+		preserveCaseFields.Check(p, f, c.errs)
+		c.set.HTTP.PreserveCase = true
 	}
-	c.set.HTTP.PreserveCase = true
 }
 
 func (c *compiler) http2(p *config.Path, m *corev3.Http2ProtocolOptions) {

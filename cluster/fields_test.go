@@ -23,6 +23,7 @@ func TestFieldsAccounted(t *testing.T) {
 		httpOptionsFields, explicitFields, downstreamFields, commonFields, http1Fields,
 		formatFields, properCaseFields,
 		edsFields, refreshFields, originalDstFields, clusterTypeFields, dnsClusterFields,
-		dnsClusterRefreshFields, dnsResolutionFields, dnsOptionFields, caresFields,
+		dnsClusterRefreshFields, dnsResolutionFields, dnsOptionFields, caresFields, getaddrinfoFields,
+		preserveCaseFields,
 	)
 }

@@ -216,6 +216,12 @@ func (s *subscriber) open() (out []*subscription) {
 	return out
 }
 
+func (s *subscriber) last() *subscription {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.subs[len(s.subs)-1]
+}
+
 // answer gives a resource to a subscription and returns what it says.
 func (s *subscription) answer(name string, msg proto.Message) (err error) {
 	res := &source.Resource{Name: name, Version: "7", TypeURL: s.TypeURL}

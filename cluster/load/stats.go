@@ -71,6 +71,7 @@ type Traffic struct {
 	RqExternal stats.Codes     `stat:"external.upstream_rq"`
 	RqInternal stats.Codes     `stat:"internal.upstream_rq"`
 	RqCanary   stats.Codes     `stat:"canary.upstream_rq"`
+	RqRetried  stats.Codes     `stat:"retry.upstream_rq"`
 	Time       stats.Histogram `stat:"upstream_rq_time,ms"`
 	TimeExt    stats.Histogram `stat:"external.upstream_rq_time,ms"`
 	TimeInt    stats.Histogram `stat:"internal.upstream_rq_time,ms"`

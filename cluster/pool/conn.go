@@ -167,6 +167,7 @@ func (p *Pool) dialHTTP() {
 	start := time.Now()
 	conn, err := p.open()
 	if err != nil {
+		p.countFailed(err, start)
 		p.dialFailed(err)
 		return
 	}
@@ -237,8 +238,6 @@ func (c *Conn) expire() {
 }
 
 func (p *Pool) dialFailed(e *dial.Error) {
-	p.countFailed(e)
-	p.countDestroy(e.Reason != stream.ReasonRemoteConnectionFailure, false)
 	p.mu.Lock()
 	p.connecting--
 	ws := p.takeWaiting()
@@ -246,8 +245,10 @@ func (p *Pool) dialFailed(e *dial.Error) {
 	stream.Do(func(t *stream.Turn) { p.fail(t, ws, connectFailed(e)) })
 }
 
-func (p *Pool) countFailed(e *dial.Error) {
+func (p *Pool) countFailed(e *dial.Error, since time.Time) {
+	p.countDestroy(e.Reason != stream.ReasonRemoteConnectionFailure, false)
 	tr := p.conf.Traffic
+	tr.CxLengthMs.Record(uint64(time.Since(since).Milliseconds()))
 	tr.CxConnectFail.Inc()
 	p.counters.CxConnectFail.Inc()
 	if e.Bind {

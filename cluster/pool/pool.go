@@ -157,7 +157,7 @@ func (l *Lease) Get(t *stream.Turn, p *Pool, target stream.Target, hint, seq uin
 func (l *Lease) attach(t *stream.Turn, c *Conn, target stream.Target) (stream.Encoder, *stream.Fault) {
 	p := l.pool
 	if !p.conf.Breakers.TakeRequest(p.priority) {
-		p.conf.Traffic.RqPendingOverflow.Inc()
+		p.conf.Traffic.RqActiveOverflow.Inc()
 		p.release(t, c)
 		return nil, overflow()
 	}

@@ -131,6 +131,9 @@ func TestMaxRequestsBreaker(t *testing.T) {
 	if fault == nil || fault.Reason != stream.ReasonOverflow {
 		t.Fatalf("fault %v, want overflow", fault)
 	}
+	if r.traffic.RqActiveOverflow.Value() != 1 || r.traffic.Default.Rq.Value() != 1 {
+		t.Fatal("the overflow was not counted")
+	}
 	close(hold)
 	first.expect(stream.EventHeaders)
 }

@@ -94,8 +94,7 @@ func (p *Pool) dialTCP(w *waiter) {
 	start := time.Now()
 	conn, err := p.open()
 	if err != nil {
-		p.countFailed(err)
-		p.countDestroy(err.Reason != stream.ReasonRemoteConnectionFailure, false)
+		p.countFailed(err, start)
 		p.failTCP(w, connectFailed(err))
 		return
 	}
