@@ -44,7 +44,23 @@ const (
 	Refuse         // the plugin has failed closed, or is between a failure and its reload
 )
 
-// NewStream binds a stream to one of the plugin's VMs. End it.
+// Acquire keeps the plugin running until as many Release calls. False: it was closed.
+func (p *Plugin) Acquire() bool {
+	for {
+		n := p.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if p.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Release ends an Acquire.
+func (p *Plugin) Release() { p.unref() }
+
+// NewStream binds a stream to one of the plugin's VMs. End it. The plugin must be acquired.
 func (p *Plugin) NewStream(o Owner, s *Stream) Verdict {
 	v := p.pick()
 	if v == nil {

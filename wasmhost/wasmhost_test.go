@@ -220,6 +220,10 @@ func (o *owner) call(t *stream.Turn) {
 func request(p *wasmhost.Plugin, count int) (*owner, wasmhost.Verdict) {
 	o := newOwner()
 	o.count = count
+	if !p.Acquire() {
+		return o, wasmhost.Refuse
+	}
+	defer p.Release()
 	v := p.NewStream(o, &o.s)
 	if v != wasmhost.Serve {
 		return o, v

@@ -178,6 +178,13 @@ type Factory interface {
 	NewFilter(s Stream) any
 }
 
+// Retired is implemented by filters that a factory makes after its Retirer.Retire was called, which can
+// happen to whoever loaded the factory just before. Such a filter refuses the stream; a holder that can
+// take the factory that came after it does so instead.
+type Retired interface {
+	Retired() bool
+}
+
 // Terminal is what the last filter, the router, sees: it also sends the response.
 type Terminal interface {
 	Stream

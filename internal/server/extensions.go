@@ -103,8 +103,12 @@ var extensionFields = config.Fields[*corev3.ExtensionConfigSource]{
 // NewFilter implements filter.Factory.
 func (u *extensionUse) NewFilter(s filter.Stream) any {
 	if e := u.loaded.Load(); e != nil {
-		if v := e.current.Load(); v != nil {
-			return v.factory.NewFilter(s)
+		for v := e.current.Load(); v != nil; v = e.current.Load() {
+			f := v.factory.NewFilter(s)
+			if r, ok := f.(filter.Retired); !ok || !r.Retired() || e.current.Load() == v {
+				return f
+			}
+			// Swapped after the load: the version that came after it is there already.
 		}
 	}
 	if u.first != nil {

@@ -103,5 +103,12 @@ func (f *Factory) Retire() {
 
 // NewFilter makes the filter of a stream. It binds to a VM when it is first called.
 func (f *Factory) NewFilter(s filter.Stream) any {
-	return &Filter{factory: f, s: s}
+	filter := &Filter{factory: f, s: s}
+	if f.plugin != nil && f.plugin.Acquire() {
+		filter.plugin = f.plugin
+	}
+	return filter
 }
+
+// Retired tells that the filter was made too late to have a plugin.
+func (f *Filter) Retired() bool { return f.plugin == nil }

@@ -35,6 +35,7 @@ type half struct {
 // Filter is the plugin on one stream. It is used inside the stream, and by whoever owns the VM.
 type Filter struct {
 	factory *Factory
+	plugin  *wasmhost.Plugin // acquired; nil if the factory doesn't serve
 	s       filter.Stream
 	stream  wasmhost.Stream
 
@@ -73,11 +74,10 @@ func (f *Filter) bind(t *stream.Turn) state {
 	if f.state != unbound {
 		return f.state
 	}
-	p := f.factory.plugin
 	verdict := wasmhost.Refuse
-	if p != nil {
+	if f.plugin != nil {
 		f.post = f.s.Pause(filter.Request)
-		verdict = p.NewStream(f, &f.stream)
+		verdict = f.plugin.NewStream(f, &f.stream)
 	}
 	switch verdict {
 	case wasmhost.Serve:
@@ -195,7 +195,7 @@ func (f *Filter) holding(d filter.Direction) bool {
 
 // OnLog implements filter.Logger.
 func (f *Filter) OnLog(t *stream.Turn, _ *stream.Info) {
-	if !f.factory.phases.Log || f.factory.plugin == nil {
+	if f.plugin == nil || !f.factory.phases.Log {
 		return
 	}
 	if f.state == unbound { // Answered before it came here: the log still gets a context.
@@ -214,16 +214,23 @@ func (f *Filter) OnLog(t *stream.Turn, _ *stream.Info) {
 func (f *Filter) bindForLog() {
 	f.state = bypassed
 	f.post = f.s.Pause(filter.Request)
-	if f.factory.plugin.NewStream(f, &f.stream) == wasmhost.Serve {
+	if f.plugin.NewStream(f, &f.stream) == wasmhost.Serve {
 		f.state = bound
 	}
 }
 
 // OnDestroy implements filter.Destroyer.
 func (f *Filter) OnDestroy(t *stream.Turn) {
-	if f.stream.VM() == nil {
-		return
+	if f.stream.VM() != nil {
+		f.end(t)
 	}
+	f.ended, f.s = true, nil
+	if f.plugin != nil {
+		f.plugin.Release()
+	}
+}
+
+func (f *Filter) end(t *stream.Turn) {
 	f.cancelWaits(t)
 	log := f.factory.phases.Log && !f.logged && f.state == bound
 	f.ended = true
@@ -232,5 +239,4 @@ func (f *Filter) OnDestroy(t *stream.Turn) {
 		f.kept = &kept{live: f.s.Info()}
 	}
 	f.stream.End(t, log, f.keep)
-	f.s = nil
 }

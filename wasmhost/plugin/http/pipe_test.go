@@ -56,7 +56,7 @@ func (p *pipe) target() stream.Target { return stream.Target{M: &p.mon, To: p, G
 func (p *pipe) Receive(t *stream.Turn, e *stream.Event) {
 	switch e.Kind {
 	case stream.EventHeaders:
-		p.f = p.x.p.factory.NewFilter(p)
+		p.f = p.x.p.newFilter(p)
 		p.pushHeaders(t, filter.Request, e.End)
 	case stream.EventData:
 		var b buf.Buffer

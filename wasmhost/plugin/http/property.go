@@ -17,7 +17,7 @@ const filterStatePrefix = "wasm."
 
 // AppendProperty implements abi.Properties: Envoy's attributes, then what a plugin has set.
 func (f *Filter) AppendProperty(b []byte, path string) ([]byte, abi.Status) {
-	if out, s := f.factory.plugin.AppendProperty(b, path); s == abi.OK {
+	if out, s := f.plugin.AppendProperty(b, path); s == abi.OK {
 		return out, s
 	}
 	i := f.Info()

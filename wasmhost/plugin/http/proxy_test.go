@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type proxy struct {
 	t       testing.TB
 	host    *wasmhost.Host
-	factory *wasmhttp.Factory
+	factory atomic.Pointer[wasmhttp.Factory]
 	limit   int
 	seen    chan *header.Map // requests as the upstream gets them
 	conn    stream.ConnInfo
@@ -98,12 +99,23 @@ func newProxy(tb testing.TB, s settings) *proxy {
 	}
 	tb.Cleanup(h.Close)
 	p := &proxy{t: tb, host: h, limit: s.bufferLimit, seen: make(chan *header.Map, 1000)}
-	p.factory = compile(tb, h, s)
-	if err := p.factory.Warm(context.Background()); err != nil {
+	f := compile(tb, h, s)
+	if err := f.Warm(context.Background()); err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(p.factory.Retire)
+	p.factory.Store(f)
+	tb.Cleanup(func() { p.factory.Load().Retire() })
 	return p
+}
+
+// newFilter takes the factory in force, as who holds an ECDS filter does.
+func (p *proxy) newFilter(s filter.Stream) any {
+	for {
+		f := p.factory.Load().NewFilter(s)
+		if r, ok := f.(filter.Retired); !ok || !r.Retired() {
+			return f
+		}
+	}
 }
 
 // compile makes a factory through the table's entry.
