@@ -89,7 +89,7 @@ func runReload(ctx context.Context, e *env) error {
 func judgeReload(e *env, samples []load.Sample) {
 	var loopSlowest, otherSlowest time.Duration
 	var loops, loops503, others, others200, broken int
-	var lastBad time.Duration
+	var lastGood time.Duration
 	var longestGap time.Duration // without a 200, while requests were due
 	for _, sample := range samples {
 		if sample.Err != nil {
@@ -107,9 +107,9 @@ func judgeReload(e *env, samples []load.Sample) {
 		others++
 		if sample.Status == 200 {
 			others200++
-			lastBad = sample.At
+			lastGood = sample.At
 		} else {
-			longestGap = max(longestGap, sample.At-lastBad)
+			longestGap = max(longestGap, sample.At-lastGood)
 		}
 		otherSlowest = max(otherSlowest, sample.Took)
 	}

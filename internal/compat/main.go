@@ -6,6 +6,7 @@
 //	compat -golden             against the records, faster
 //	compat -record             record Envoy's behaviour into testdata/compat/golden
 //	compat -self               Envoy against its own records: what differs there is chance
+//	compat -mutate N           random damage to the cases' requests, both proxies live
 //	compat -topics             only check docs/compat.md against the DIVERGES comments
 //
 // It exits with 1 when something differs that testdata/compat/allowed.yaml doesn't explain.
@@ -38,6 +39,9 @@ type options struct {
 	ignore   map[string]bool
 	jobs     int
 	retries  int
+	top      int
+	mutate   int
+	seed     uint64
 	jsonPath string
 	dir      string // testdata/compat
 	root     string
@@ -69,6 +73,9 @@ func parseFlags(args []string) (*options, error) {
 	ignore := fs.String("ignore", "", "comma-separated: client, upstream, log, stats")
 	fs.IntVar(&o.jobs, "j", 2, "groups played at once")
 	fs.IntVar(&o.retries, "retries", 2, "times a case that differs is played again")
+	fs.IntVar(&o.top, "top", 0, "print the differing lines that come most often")
+	fs.IntVar(&o.mutate, "mutate", 0, "damage the requests of cases at random so many times instead")
+	fs.Uint64Var(&o.seed, "seed", 1, "seed of -mutate")
 	fs.StringVar(&o.jsonPath, "json", "", "write the differences to this file as JSON")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
@@ -118,6 +125,9 @@ func command(ctx context.Context, args []string) (int, error) {
 		return 0, nil
 	}
 	s := &session{options: o, want: want, got: got, allowed: allowed}
+	if o.mutate > 0 {
+		return s.mutateAll(ctx, groups)
+	}
 	return s.playAll(ctx, groups)
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -58,6 +57,8 @@ var (
 	uuidPattern    = regexp.MustCompile(
 		`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`)
 	barePort    = regexp.MustCompile(`\b[0-9]{5}\b`)
+	datePattern = regexp.MustCompile(
+		`\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun), [0-3][0-9] [A-Z][a-z]{2} [0-9]{4} [0-2][0-9]:[0-5][0-9]:[0-6][0-9] GMT`)
 	timePattern = regexp.MustCompile(`\b20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-9:.]+Z`)
 )
 
@@ -83,6 +84,7 @@ func (n *normaliser) text(s string) string {
 		}
 		return m
 	})
+	s = datePattern.ReplaceAllString(s, "<date>")
 	s = uuidPattern.ReplaceAllString(s, "<uuid>")
 	return timePattern.ReplaceAllString(s, "<time>")
 }
@@ -94,12 +96,7 @@ func (n *normaliser) header(line string) string {
 		return printable(n.text(line))
 	}
 	value = strings.TrimPrefix(value, " ")
-	switch strings.ToLower(name) {
-	case "date":
-		if _, err := http.ParseTime(value); err == nil {
-			return name + ": <date>"
-		}
-	case "x-envoy-upstream-service-time":
+	if strings.EqualFold(name, "x-envoy-upstream-service-time") {
 		if _, err := strconv.ParseUint(value, 10, 32); err == nil {
 			return name + ": <ms>"
 		}
@@ -165,6 +162,14 @@ func (n *normaliser) observation(c *corpus.Case, r *play.Result, log []string, s
 		client.Data = printable(n.text(client.Data))
 	}
 	for _, name := range slices.Sorted(maps.Keys(out.Upstreams)) {
+		// A connection that was opened and never used says nothing: a proxy may well have begun to
+		// connect when it saw that the request is bad. The statistics still count it.
+		out.Upstreams[name] = slices.DeleteFunc(out.Upstreams[name], func(c play.Connection) bool {
+			return len(c.Requests) == 0 && c.Data == ""
+		})
+		if len(out.Upstreams[name]) == 0 {
+			delete(out.Upstreams, name)
+		}
 		for i := range out.Upstreams[name] {
 			conn := &out.Upstreams[name][i]
 			for j := range conn.Requests {

@@ -332,6 +332,7 @@ func (s *session) summary() {
 	r := &s.report
 	fmt.Printf("compat: %d cases: %d equal, %d differ as allowed, %d differ, %d could not be played\n",
 		r.Cases, r.Equal, r.Allowed, r.Different, r.Failed)
+	s.printTop()
 	if s.run.String() == "" {
 		for _, a := range s.allowed {
 			if !a.used {
