@@ -19,7 +19,7 @@ func (s *session) mutateAll(ctx context.Context, groups []*corpus.Group) (int, e
 		return 0, errors.New("-mutate needs Envoy and the sidecar, both live")
 	}
 	s.ignore[kindStats], s.ignore[kindLog] = true, true
-	rng := rand.New(rand.NewPCG(s.seed, 0)) //nolint:gosec // reproducible on purpose
+	rng := rand.New(rand.NewPCG(s.seed, 0))
 	var chosen []*corpus.Group
 	for _, g := range groups {
 		if g = s.damageable(g); len(g.Cases) > 0 {
