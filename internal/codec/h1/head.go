@@ -99,6 +99,9 @@ func (r *headReader) firstLine(line []byte, m *header.Map, h *head) (short bool,
 			return false, err
 		}
 	}
+	if err := checkCharacters(line); err != nil {
+		return false, err
+	}
 	if r.response {
 		return false, statusLine(line, r.opt, m, h)
 	}
@@ -130,8 +133,8 @@ func (o *Options) maxHeaders() int {
 	return defaultMaxHeaders
 }
 
-// checkCharacters looks at a whole head at once, as Balsa does: this error is found before any of a
-// single header.
+// checkCharacters looks at the first line, and then at the whole head at once, as Balsa does: this error
+// is found before any of a single header.
 func checkCharacters(b []byte) *problem {
 	var seen class
 	for _, c := range b {

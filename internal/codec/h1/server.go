@@ -303,3 +303,6 @@ func (c *ServerConn) linger() bool {
 	}
 	return false
 }
+
+// Local tells, once Serve has returned, that we and not the client ended the connection.
+func (c *ServerConn) Local() bool { return c.local.Load() }

@@ -18,7 +18,7 @@ func validTarget(t []byte, connect bool) bool {
 	}
 	if !connect {
 		i := 0
-		for i < len(t) && t[i]|0x20 >= 'a' && t[i]|0x20 <= 'z' {
+		for i < len(t) && schemeChar(t[i], i) {
 			i++
 		}
 		if i == 0 || !bytes.HasPrefix(t[i:], []byte("://")) {
@@ -28,6 +28,12 @@ func validTarget(t []byte, connect bool) bool {
 	}
 	host, path := cutAt(t, "/?")
 	return all(host, hostChar) && !bytes.Contains(host, []byte("@@")) && all(path, targetChar)
+}
+
+// schemeChar tells what a scheme is made of (RFC 3986 section 3.1); which ones are served is asked
+// later.
+func schemeChar(c byte, at int) bool {
+	return c|0x20 >= 'a' && c|0x20 <= 'z' || at > 0 && (digit(c) || c == '+' || c == '-' || c == '.')
 }
 
 // cutAt splits before the first of some bytes.
