@@ -68,6 +68,7 @@ const (
 	XEnvoyMaxRetries
 	XEnvoyOriginalDstHost
 	XEnvoyOriginalPath
+	XEnvoyOriginalURL
 	XEnvoyOverloaded
 	XEnvoyRateLimited
 	XEnvoyRetriableHeaderNames
@@ -75,6 +76,7 @@ const (
 	XEnvoyRetryGrpcOn
 	XEnvoyRetryOn
 	XEnvoyUpstreamAltStatName
+	XEnvoyUpstreamRqTimeoutAltResponse
 	XEnvoyUpstreamCanary
 	XEnvoyUpstreamHealthcheckedCluster
 	XEnvoyUpstreamRqPerTryTimeoutMs
@@ -158,6 +160,8 @@ var names = [numIDs]wellKnown{
 	XEnvoyMaxRetries:                   {"x-envoy-max-retries", true},
 	XEnvoyOriginalDstHost:              {"x-envoy-original-dst-host", true},
 	XEnvoyOriginalPath:                 {"x-envoy-original-path", true},
+	XEnvoyOriginalURL:                  {"x-envoy-original-url", true},
+	XEnvoyUpstreamRqTimeoutAltResponse: {"x-envoy-upstream-rq-timeout-alt-response", true},
 	XEnvoyOverloaded:                   {"x-envoy-overloaded", true},
 	XEnvoyRateLimited:                  {"x-envoy-ratelimited", true},
 	XEnvoyRetriableHeaderNames:         {"x-envoy-retriable-header-names", true},

@@ -74,6 +74,9 @@ var flagNames = [numFlags][2]string{
 	{"UDO", "UnconditionalDropOverload"},
 }
 
+//nolint:gochecknoglobals // immutable table
+var retryFlag = [2]string{"URX", "UpstreamRetryLimitExceeded"}
+
 // String returns the short names joined with commas, "-" for none, as %RESPONSE_FLAGS% prints.
 func (f Flag) String() string { return string(f.AppendTo(nil, 0)) }
 
@@ -86,6 +89,12 @@ func (f Flag) AppendTo(b []byte, form int) []byte {
 		return append(b, '-')
 	}
 	first := true
+	// Envoy prints flags in the order they were set, and that of used up retries is set before that of
+	// the failure that the last of them met.
+	if f&UpstreamRetryLimitExceeded != 0 {
+		b, first = append(b, retryFlag[form]...), false
+		f &^= UpstreamRetryLimitExceeded
+	}
 	for i := range flagNames {
 		if f&(1<<i) == 0 {
 			continue

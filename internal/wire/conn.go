@@ -106,6 +106,9 @@ func New(nc net.Conn, opt Options) (*Conn, error) {
 // SetDrained replaces Options.Drained. Call it before anything is written.
 func (c *Conn) SetDrained(f func(t *stream.Turn)) { c.opt.Drained = f }
 
+// Count has bytes read and written counted. Call it before the connection is used.
+func (c *Conn) Count(rx, tx *stats.Counter) { c.opt.Rx, c.opt.Tx = rx, tx }
+
 // Net returns the socket for options and addresses; it must not be read or written.
 func (c *Conn) Net() net.Conn { return c.nc }
 

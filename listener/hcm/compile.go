@@ -43,6 +43,7 @@ func Compile(m *hcmv3.HttpConnectionManager, env *Env) (*Config, error) {
 		clock:         env.Clock,
 		random:        env.Random,
 		overload:      env.Overload,
+		clusterName:   env.ClusterName,
 		localAddress:  env.LocalAddress,
 		localCluster:  env.Cluster,
 		localNode:     env.Node,
@@ -134,7 +135,7 @@ func (c *Config) compileCodec(m *hcmv3.HttpConnectionManager, errs *config.Error
 	o.DelayedCloseTimeout = config.Duration(config.Field("delayed_close_timeout"),
 		m.GetDelayedCloseTimeout(), defaultDelayedClose, errs)
 	o.Proxy100Continue = m.GetProxy_100Continue()
-	o.Stats = c.stats
+	o.DelayedCloseExpired = &c.stats.CxDelayedCloseTimeout
 	h1 := m.GetHttpProtocolOptions()
 	p := config.Field("http_protocol_options")
 	http1Fields.Check(p, h1, errs)

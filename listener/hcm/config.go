@@ -36,6 +36,7 @@ type Config struct {
 	clock         Clock
 	random        func() uint64
 	overload      Overload
+	clusterName   func(name string) (string, bool)
 
 	serverName      string
 	serverTransform serverTransformation
@@ -118,7 +119,6 @@ type CodecOptions struct {
 	StreamErrorOnInvalid bool
 	Strict               bool
 	DelayedCloseExpired  *stats.Counter
-	Stats                *Stats
 }
 
 // NewCodec makes the codec of a connection.
@@ -138,7 +138,8 @@ type Env struct {
 	Cluster, Node string
 	Direction     int32
 	BufferLimit   int
-	Runtime       func(key string, def bool) bool
+	// ClusterName returns what a cluster is called in logs; false if there is none of that name.
+	ClusterName func(name string) (string, bool)
 
 	// CompileRoutes compiles a route table; statPrefix is that of the manager.
 	CompileRoutes func(rc *routev3.RouteConfiguration) (*route.Table, error)

@@ -17,6 +17,8 @@ type Codec interface {
 	Serve(t *stream.Turn)
 	// Close closes the connection; streams that run are told.
 	Close(t *stream.Turn)
+	// Local tells, once Serve has returned, that we and not the client ended the connection.
+	Local() bool
 }
 
 // Conn is one downstream connection that the manager serves.
@@ -39,6 +41,9 @@ type Conn struct {
 	requests atomic.Uint32
 	ids      atomic.Uint64
 	draining atomic.Bool
+	// endedActive says that a stream was cut off by the end of the connection.
+	endedActive atomic.Bool
+	counted1    bool // in the HTTP/1 connection stats; the reader's
 
 	mu    sync.Mutex // guards below
 	timer *time.Timer
@@ -52,13 +57,12 @@ func (c *Config) Serve(t *stream.Turn, w *wire.Conn, info *stream.ConnInfo, d fi
 	conn.describe()
 	conn.stats.CxTotal.Inc()
 	conn.stats.CxActive.Inc()
+	w.Count(&conn.stats.CxRxBytes, &conn.stats.CxTxBytes)
 	conn.codec = c.newCodec(w, conn)
 	conn.startIdle()
 	conn.codec.Serve(t)
 	conn.stopIdle()
-	conn.stats.CxActive.Dec()
-	conn.stats.CxDestroy.Inc()
-	conn.stats.CxLength.Record(uint64(time.Since(info.Start).Milliseconds()))
+	conn.countGone()
 }
 
 // describe keeps the texts that every request of the connection needs.
@@ -78,7 +82,12 @@ func (c *Conn) describe() {
 // NewStream implements stream.ServerHandler.
 func (c *Conn) NewStream(t *stream.Turn, enc stream.Encoder) stream.Target {
 	c.active.Add(1)
-	c.requests.Add(1)
+	if c.requests.Add(1) == 1 {
+		c.counted1 = true
+		c.stats.CxHTTP1Total.Inc()
+		c.stats.CxHTTP1Active.Inc()
+	}
+	c.countRequest()
 	s := begin(t, c, enc)
 	return s.target(s)
 }

@@ -42,11 +42,13 @@ func (s *Stream) normalizePath(h *header.Map, path string) *filter.Reply {
 	redirect := false
 	if c.escapedSlashes != keepEscapedSlashes {
 		if u, found := unescapeSlashes(p); found {
-			if c.escapedSlashes == rejectEscapedSlashes {
+			p, redirect = u, c.escapedSlashes == redirectEscapedSlashes
+			if c.escapedSlashes == rejectEscapedSlashes || (redirect && s.isGRPC) {
+				// The log shows what was refused; a gRPC client follows no redirect.
+				h.SetConcat(header.Path, p, query)
 				c.stats.RqFailedPathNorm.Inc()
 				return &pathNormFailed
 			}
-			p, redirect = u, c.escapedSlashes == redirectEscapedSlashes
 		}
 	}
 	if c.normalize {
@@ -62,6 +64,7 @@ func (s *Stream) normalizePath(h *header.Map, path string) *filter.Reply {
 	}
 	if redirect {
 		c.stats.RqRedirectedPathNorm.Inc()
+		h.SetConcat(header.Path, p, query)
 		location := p + query
 		return &filter.Reply{
 			Status: 307, Details: "path_normalization_failed", GRPCStatus: -1,
@@ -109,6 +112,10 @@ func normalizeDots(p string) (string, bool) {
 	if isNormal(p) {
 		return p, true
 	}
+	p, ok := unescapeUnreserved(p)
+	if !ok {
+		return p, false
+	}
 	out := make([]byte, 0, len(p)+8)
 	for rest := p; rest != ""; {
 		seg := rest[1:]
@@ -135,6 +142,54 @@ func normalizeDots(p string) (string, bool) {
 		}
 	}
 	return string(out), true
+}
+
+// unescapeUnreserved decodes the escapes of characters that need none; an escaped NUL is refused.
+func unescapeUnreserved(p string) (string, bool) {
+	if strings.IndexByte(p, '%') < 0 {
+		return p, true
+	}
+	b := make([]byte, 0, len(p))
+	for i := 0; i < len(p); i++ {
+		if p[i] != '%' || i+2 >= len(p) {
+			b = append(b, p[i])
+			continue
+		}
+		hi, lo := unhex(p[i+1]), unhex(p[i+2])
+		if hi < 0 || lo < 0 {
+			b = append(b, p[i])
+			continue
+		}
+		c := byte(hi<<4 | lo)
+		if c == 0 {
+			return p, false
+		}
+		if unreserved(c) && c != '.' {
+			b = append(b, c)
+			i += 2
+			continue
+		}
+		b = append(b, p[i])
+	}
+	return string(b), true
+}
+
+// unreserved are the characters that RFC 3986 §2.3 never wants escaped.
+func unreserved(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+		c == '-' || c == '.' || c == '_' || c == '~'
+}
+
+func unhex(c byte) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return int(c - '0')
+	case c >= 'a' && c <= 'f':
+		return int(c-'a') + 10
+	case c >= 'A' && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
 }
 
 func isNormal(p string) bool {
@@ -192,6 +247,9 @@ func appendEscaped(b []byte, seg string) []byte {
 func mergeSlashes(p string) string {
 	if !strings.Contains(p, "//") {
 		return p
+	}
+	if strings.Trim(p, "/") == "" {
+		return "//" // as Envoy, which joins an empty list between two slashes
 	}
 	b := make([]byte, 0, len(p))
 	for i := range len(p) {

@@ -51,7 +51,9 @@ func (s *Stream) reply(t *stream.Turn, r *filter.Reply) {
 	}
 	s.info.Flags |= r.Flag
 	s.info.Details = r.Details
-	if r.Close {
+	if r.Close || (r.Status == 400 && !s.cfg.codecOptions.StreamErrorOnInvalid) {
+		// A bad request is a messaging error: what follows on the connection can't be trusted
+		// (ConnectionManagerImpl::ActiveStream::sendLocalReply).
 		s.closeAfter = true
 	}
 	if s.headSent {
@@ -131,7 +133,7 @@ func (s *Stream) finishHead(h *header.Map, r *filter.Reply, body string) {
 	h.SetStatic(header.ContentType, "application/grpc")
 	code := r.GRPCStatus
 	if code < 0 {
-		code = grpcStatus(r.Status)
+		code = grpcStatus(s.info.Status)
 	}
 	s.scratch = strconv.AppendInt(s.scratch[:0], int64(code), 10)
 	h.SetBytes(header.GrpcStatus, s.scratch)
@@ -210,6 +212,7 @@ func (s *Stream) tooLarge(t *stream.Turn, d filter.Direction) {
 // onRejected answers what the codec could not take.
 func (s *Stream) onRejected(t *stream.Turn, f *stream.Fault) {
 	s.cfg.stats.CxProtocolError.Inc()
+	s.cfg.stats.RqRxReset.Inc()
 	s.info.Protocol = s.enc.Protocol()
 	s.reply(t, &filter.Reply{
 		Status: f.Status, Body: f.Body, Details: f.Details, Flag: f.Flag, GRPCStatus: -1,
@@ -235,6 +238,7 @@ func (s *Stream) reset(t *stream.Turn, f *stream.Fault) {
 // onDownstreamReset is the client's end, or that of its connection.
 func (s *Stream) onDownstreamReset(t *stream.Turn, f *stream.Fault) {
 	s.cfg.stats.RqRxReset.Inc()
+	s.conn.endedActive.Store(true)
 	if f != nil {
 		s.info.Flags |= f.Flag
 		if f.Details != "" {

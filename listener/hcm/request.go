@@ -22,7 +22,6 @@ func (s *Stream) onRequestHeaders(t *stream.Turn, h *header.Map, end bool) {
 	} else {
 		s.arm(t, timerRequest, s.cfg.requestTimeout)
 	}
-	s.conn.countRequest(s)
 	if r := s.refuse(t, h); r != nil {
 		s.reply(t, r)
 		return
@@ -48,7 +47,7 @@ func (s *Stream) refuse(_ *stream.Turn, h *header.Map) *filter.Reply {
 	if s.info.Protocol == stream.HTTP10 && !c.acceptHTTP10 {
 		return &lowVersion
 	}
-	if !hasHost || host == "" {
+	if !hasHost {
 		return &missingHost
 	}
 	connect := h.Value(header.Method) == "CONNECT" && !h.Has(header.Protocol)
@@ -123,7 +122,8 @@ var internalOnly = [...]header.ID{
 	header.XEnvoyRetryGrpcOn, header.XEnvoyMaxRetries, header.XEnvoyUpstreamAltStatName,
 	header.XEnvoyUpstreamRqTimeoutMs, header.XEnvoyUpstreamRqPerTryTimeoutMs,
 	header.XEnvoyExpectedRqTimeoutMs, header.XEnvoyForceTrace, header.XEnvoyIPTags,
-	header.XEnvoyOriginalPath, header.XEnvoyHedgeOnPerTryTimeout,
+	header.XEnvoyOriginalURL, header.XEnvoyHedgeOnPerTryTimeout,
+	header.XEnvoyUpstreamRqTimeoutAltResponse,
 }
 
 // mutateRequest is ConnectionManagerUtility::mutateRequestHeaders.
@@ -143,6 +143,14 @@ func (s *Stream) mutateRequest(h *header.Map) {
 	h.RemoveID(header.KeepAlive)
 	h.RemoveID(header.ProxyConnection)
 	h.RemoveID(header.TransferEncoding)
+	if te, ok := h.GetID(header.TE); ok {
+		// Only trailers is end to end (RFC 9110 §10.1.4).
+		if te != "trailers" && hasExactToken(te, "trailers") {
+			h.SetStatic(header.TE, "trailers")
+		} else if te != "trailers" {
+			h.RemoveID(header.TE)
+		}
+	}
 
 	internal := s.setRemote(h)
 	edge := !internal && c.useRemoteAddress
@@ -188,7 +196,6 @@ func (s *Stream) cleanExternal(h *header.Map, edge bool) {
 	}
 	if edge {
 		h.RemoveID(header.XEnvoyIsTimeoutRetry)
-		h.RemoveID(header.XEnvoyAttemptCount)
 	}
 	if s.table != nil {
 		for _, name := range s.table.InternalOnlyHeaders() {
@@ -273,7 +280,13 @@ func (s *Stream) setRequestID(h *header.Map, edge bool) {
 	h.SetBytes(header.XRequestID, s.scratch)
 }
 
-func appendVia(h *header.Map, via string) { h.AddID(header.Via, via) }
+func appendVia(h *header.Map, via string) {
+	if old, ok := h.GetID(header.Via); ok {
+		h.SetConcat(header.Via, old, ", "+via)
+		return
+	}
+	h.SetStatic(header.Via, via)
+}
 
 func isGRPC(h *header.Map) bool {
 	ct := h.Value(header.ContentType)
@@ -284,6 +297,17 @@ func isGRPC(h *header.Map) bool {
 // isUpgrade tells whether the head asks to leave HTTP (Utility::isUpgrade).
 func isUpgrade(h *header.Map) bool {
 	return h.Has(header.Upgrade) && hasToken(h.Value(header.Connection), "upgrade")
+}
+
+func hasExactToken(list, token string) bool {
+	for list != "" {
+		var item string
+		item, list, _ = strings.Cut(list, ",")
+		if strings.TrimSpace(item) == token {
+			return true
+		}
+	}
+	return false
 }
 
 func hasToken(list, token string) bool {

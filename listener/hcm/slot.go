@@ -131,7 +131,8 @@ func (sl *slot) Committed() bool { return sl.s.resp != idle }
 
 // RespondInterim implements filter.Terminal.
 func (sl *slot) RespondInterim(t *stream.Turn, h *header.Map) {
-	if sl.s.resp == idle && sl.s.enc != nil {
+	// Envoy passes 1xx heads on only where it does not answer Expect: 100-continue itself.
+	if sl.s.resp == idle && sl.s.enc != nil && sl.s.cfg.codecOptions.Proxy100Continue {
 		sl.s.enc.EncodeInterim(t, h)
 	}
 }

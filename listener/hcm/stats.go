@@ -1,6 +1,8 @@
 package hcm
 
 import (
+	"time"
+
 	"sidecar/api/stats"
 	"sidecar/api/stream"
 )
@@ -38,7 +40,12 @@ type Stats struct {
 	RqHTTP1Total             stats.Counter   `stat:"downstream_rq_http1_total"`
 	RqHTTP2Total             stats.Counter   `stat:"downstream_rq_http2_total"`
 	RqHTTP3Total             stats.Counter   `stat:"downstream_rq_http3_total"`
-	RqCodes                  stats.Codes     `stat:"downstream_rq"`
+	RqCompleted              stats.Counter   `stat:"downstream_rq_completed"`
+	Rq1xx                    stats.Counter   `stat:"downstream_rq_1xx"`
+	Rq2xx                    stats.Counter   `stat:"downstream_rq_2xx"`
+	Rq3xx                    stats.Counter   `stat:"downstream_rq_3xx"`
+	Rq4xx                    stats.Counter   `stat:"downstream_rq_4xx"`
+	Rq5xx                    stats.Counter   `stat:"downstream_rq_5xx"`
 	RqTime                   stats.Histogram `stat:"downstream_rq_time,ms"`
 	RqRxReset                stats.Counter   `stat:"downstream_rq_rx_reset"`
 	RqTxReset                stats.Counter   `stat:"downstream_rq_tx_reset"`
@@ -55,34 +62,24 @@ type Stats struct {
 	RqResponseBeforeComplete stats.Counter   `stat:"downstream_rq_response_before_rq_complete"`
 	WsOnNonWs                stats.Counter   `stat:"downstream_rq_ws_on_non_ws_route"`
 	RsTooLarge               stats.Counter   `stat:"rs_too_large"`
-
-	// Router's, in the same prefix.
-	RqTotalRouter    stats.Counter `stat:"rq_total"`
-	NoRoute          stats.Counter `stat:"no_route"`
-	NoCluster        stats.Counter `stat:"no_cluster"`
-	RqDirectResponse stats.Counter `stat:"rq_direct_response"`
-	RqRedirect       stats.Counter `stat:"rq_redirect"`
-	RqResetAfterHead stats.Counter `stat:"rq_reset_after_downstream_response_started"`
 }
 
 // ListenerStats are those that Envoy keeps by listener and manager, "listener.ADDR.http.PREFIX.".
 type ListenerStats struct {
-	RqCodes stats.Codes `stat:"downstream_rq"`
+	RqCompleted stats.Counter `stat:"downstream_rq_completed"`
+	Rq1xx       stats.Counter `stat:"downstream_rq_1xx"`
+	Rq2xx       stats.Counter `stat:"downstream_rq_2xx"`
+	Rq3xx       stats.Counter `stat:"downstream_rq_3xx"`
+	Rq4xx       stats.Counter `stat:"downstream_rq_4xx"`
+	Rq5xx       stats.Counter `stat:"downstream_rq_5xx"`
 }
 
-func (c *Conn) countRequest(s *Stream) {
+// countRequest counts a request as its first byte is read.
+func (c *Conn) countRequest() {
 	st := c.stats
 	st.RqTotal.Inc()
 	st.RqActive.Inc()
-	switch s.info.Protocol {
-	case stream.HTTP2:
-		st.RqHTTP2Total.Inc()
-	case stream.HTTP3:
-		st.RqHTTP3Total.Inc()
-	default:
-		st.RqHTTP1Total.Inc()
-	}
-	s.counted = true
+	st.RqHTTP1Total.Inc()
 }
 
 // countResponse charges the status of the response as it is sent
@@ -91,14 +88,55 @@ func (s *Stream) countResponse() {
 	if s.info.HealthCheck {
 		return
 	}
-	s.conn.stats.RqCodes.Inc(s.info.Status)
-	s.conn.lstats.RqCodes.Inc(s.info.Status)
+	st, ls := s.conn.stats, s.conn.lstats
+	st.RqCompleted.Inc()
+	ls.RqCompleted.Inc()
+	switch s.info.Status / 100 {
+	case 1:
+		st.Rq1xx.Inc()
+		ls.Rq1xx.Inc()
+	case 2:
+		st.Rq2xx.Inc()
+		ls.Rq2xx.Inc()
+	case 3:
+		st.Rq3xx.Inc()
+		ls.Rq3xx.Inc()
+	case 4:
+		st.Rq4xx.Inc()
+		ls.Rq4xx.Inc()
+	case 5:
+		st.Rq5xx.Inc()
+		ls.Rq5xx.Inc()
+	}
 }
 
 func (c *Conn) countFinished(t *stream.Turn, s *Stream) {
-	if s.counted {
-		c.stats.RqActive.Dec()
-	}
-	s.counted = false
+	c.stats.RqActive.Dec()
 	c.stats.RqTime.Record(uint64(s.info.Since(t.Now()).Milliseconds()))
+}
+
+// countGone counts the end of the connection.
+func (c *Conn) countGone() {
+	st := c.stats
+	st.CxActive.Dec()
+	st.CxDestroy.Inc()
+	active := c.endedActive.Load()
+	if c.codec.Local() {
+		st.CxDestroyLocal.Inc()
+		if active {
+			st.CxDestroyLocalActiveRq.Inc()
+		}
+	} else {
+		st.CxDestroyRemote.Inc()
+		if active {
+			st.CxDestroyRemoteActiveRq.Inc()
+		}
+	}
+	if active {
+		st.CxDestroyActiveRq.Inc()
+	}
+	if c.counted1 {
+		st.CxHTTP1Active.Dec()
+	}
+	st.CxLength.Record(uint64(time.Since(c.info.Start).Milliseconds()))
 }

@@ -38,7 +38,6 @@ type Stream struct {
 	upgraded     bool // an upgrade or CONNECT was accepted
 	isGRPC       bool
 	isHead       bool
-	counted      bool // in downstream_rq_total
 	requestWhole bool // the request was received whole before it was cut
 	entry        *route.Entry
 	entryKnown   bool
@@ -83,6 +82,10 @@ func begin(t *stream.Turn, c *Conn, enc stream.Encoder) *Stream {
 	s.table = c.cfg.routes.Load()
 	s.random = c.cfg.random()
 	s.reached = -1
+	s.info.Protocol = enc.Protocol()
+	if s.info.Protocol == stream.ProtocolNone {
+		s.info.Protocol = stream.HTTP11 // until the head says otherwise
+	}
 	s.startTimers(t)
 	return s
 }
@@ -235,6 +238,13 @@ func (s *Stream) entryOf() *route.Entry {
 func (s *Stream) onRoute(e *route.Entry) {
 	s.info.RouteName = e.Name()
 	s.info.RouteMetadata = e.Metadata
+	if e.Action != nil && s.cfg.clusterName != nil {
+		// Known from here on, so that log lines of requests that a filter refuses show it, too.
+		s.info.Cluster = e.Cluster(s.info.Request)
+		if name, ok := s.cfg.clusterName(s.info.Cluster); ok {
+			s.info.Upstream.Cluster = name
+		}
+	}
 	if e.VirtualHost != nil {
 		s.info.VirtualHost = e.VirtualHost.Name
 		s.info.VirtualHostMetadata = e.VirtualHost.Metadata

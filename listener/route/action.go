@@ -94,8 +94,12 @@ func (c *compiler) action(p *config.Path, m *routev3.RouteAction, in *inherited,
 		hostHeader:            match.HeaderName(m.GetHostRewriteHeader()),
 		appendXFH:             m.GetAppendXForwardedHost(),
 	}
-	if m.GetClusterNotFoundResponseCode() == routev3.RouteAction_NOT_FOUND {
+	switch m.GetClusterNotFoundResponseCode() {
+	case routev3.RouteAction_NOT_FOUND:
 		a.ClusterNotFoundStatus = 404
+	case routev3.RouteAction_INTERNAL_SERVER_ERROR:
+		a.ClusterNotFoundStatus = 500
+	case routev3.RouteAction_SERVICE_UNAVAILABLE:
 	}
 	c.maxStreamDuration(p.Field("max_stream_duration"), m.GetMaxStreamDuration(), a)
 	c.rewrites(p, m, a)

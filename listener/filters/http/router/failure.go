@@ -23,6 +23,9 @@ var (
 	}
 )
 
+// deadlineExceeded is the gRPC status of timeouts.
+const deadlineExceeded = 4
+
 // OnDeadline ends what has taken too long.
 func (r *Filter) OnDeadline(t *stream.Turn, which uint8) {
 	if r.done {
@@ -34,7 +37,7 @@ func (r *Filter) OnDeadline(t *stream.Turn, which uint8) {
 		r.cluster.ChargeTimeout(r.attempt.Host)
 		r.onTimeout(t, &filter.Reply{
 			Status: 504, Details: "response_timeout", Body: "upstream request timeout",
-			Flag: stream.UpstreamRequestTimeout, GRPCStatus: -1,
+			Flag: stream.UpstreamRequestTimeout, GRPCStatus: deadlineExceeded,
 		})
 	case deadlineTry, deadlineTryIdle:
 		r.onTryTimeout(t, which)
@@ -65,7 +68,7 @@ func (r *Filter) onTryTimeout(t *stream.Turn, which uint8) {
 	}
 	r.onTimeout(t, &filter.Reply{
 		Status: 504, Details: details, Body: "upstream request timeout",
-		Flag: stream.UpstreamRequestTimeout | r.retry.exhausted(), GRPCStatus: -1,
+		Flag: stream.UpstreamRequestTimeout | r.retry.exhausted(), GRPCStatus: deadlineExceeded,
 	})
 }
 
@@ -97,7 +100,11 @@ func (r *Filter) chargeLocal(status int) {
 // onFailure is the end of an attempt without a (complete) response.
 func (r *Filter) onFailure(t *stream.Turn, f *stream.Fault) {
 	r.info.Upstream.TransportFailure = f.Transport
-	r.noteHost()
+	if f.Reason == stream.ReasonOverflow {
+		r.info.Upstream.Host = stream.Addr{} // no host was asked
+	} else {
+		r.noteHost()
+	}
 	wasSent := r.headSent
 	r.sentEnd = false
 	if r.enc != nil {
@@ -175,6 +182,7 @@ func (r *Filter) reply(t *stream.Turn, spec *filter.Reply) {
 	entry, info, own := r.entry, r.info, spec.Headers
 	reply := *spec
 	reply.Headers = func(h *header.Map) {
+		r.answerAttempts(h)
 		if own != nil {
 			own(h)
 		}

@@ -151,6 +151,7 @@ func (r *Filter) retryResponse(t *stream.Turn, status int, h *header.Map, end bo
 		r.info.Flags |= x.exhausted()
 		return false
 	}
+	r.cluster.Traffic().RqRetried.Inc(status)
 	if end {
 		r.sentEnd = true
 	}

@@ -83,6 +83,8 @@ type Filter struct {
 	paused     bool // the upstream is full
 	respPaused bool
 	sentEnd    bool
+	headEnd    bool      // the head came with the end of the request
+	completed  time.Time // when the request was complete
 }
 
 //nolint:gochecknoglobals // free list
@@ -106,7 +108,11 @@ func (c *Config) NewTerminal(s filter.Terminal) any {
 
 // OnRequestHeaders begins the request's way upstream.
 func (r *Filter) OnRequestHeaders(t *stream.Turn, h *header.Map, end bool) filter.Action {
-	r.request, r.ended = h, end
+	r.cfg.stats.RqTotal.Inc()
+	r.request, r.ended, r.headEnd = h, end, end
+	if end {
+		r.completed = t.Now()
+	}
 	if e, ok := r.s.Route().(*route.Entry); ok {
 		r.entry = e
 	}
@@ -121,7 +127,6 @@ func (r *Filter) OnRequestHeaders(t *stream.Turn, h *header.Map, end bool) filte
 	if !r.findCluster(t) {
 		return filter.Done
 	}
-	r.cfg.stats.RqTotal.Inc()
 	if r.dropped(t) {
 		return filter.Done
 	}
@@ -273,6 +278,7 @@ func (r *Filter) OnRequestTrailers(t *stream.Turn, h *header.Map) filter.Action 
 // requestComplete starts the timers that run from the end of the request.
 func (r *Filter) requestComplete(t *stream.Turn) {
 	r.ended = true
+	r.completed = t.Now()
 	if r.timeouts.route > 0 {
 		r.s.Arm(t, deadlineRoute, r.timeouts.route)
 	}
@@ -312,6 +318,13 @@ func (r *Filter) OnResponseDrained(t *stream.Turn) {
 	r.respPaused = false
 	if r.enc != nil {
 		r.enc.Pause(t, false)
+	}
+}
+
+// OnLog completes the record with what the upstream codec has counted.
+func (r *Filter) OnLog(*stream.Turn, *stream.Info) {
+	if r.enc != nil {
+		r.info.UpstreamWire = r.enc.Traffic()
 	}
 }
 

@@ -43,6 +43,7 @@ func (x *timeouts) read(r *Filter) {
 		x.perTry = d
 		h.RemoveID(header.XEnvoyUpstreamRqPerTryTimeoutMs)
 	}
+	h.RemoveID(header.XEnvoyUpstreamRqTimeoutAltResponse)
 	if x.route != 0 && x.perTry >= x.route {
 		x.perTry = 0
 	}

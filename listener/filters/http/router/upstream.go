@@ -67,7 +67,7 @@ func (r *Filter) ready(t *stream.Turn, enc stream.Encoder) {
 	if r.respPaused {
 		enc.Pause(t, true)
 	}
-	headersEnd := r.ended && r.body.Len() == 0 && r.trailers == nil
+	headersEnd := r.headEnd && r.trailers == nil
 	r.headSent = true
 	enc.EncodeHeaders(t, r.request, headersEnd)
 	if headersEnd {
@@ -75,7 +75,7 @@ func (r *Filter) ready(t *stream.Turn, enc stream.Encoder) {
 		r.lastByte(t)
 		return
 	}
-	if r.body.Len() > 0 {
+	if r.body.Len() > 0 || (r.ended && r.trailers == nil) {
 		r.send(t, r.body.Bytes(), r.ended && r.trailers == nil)
 		if !r.keepBody {
 			r.body.Reset()
@@ -154,19 +154,25 @@ func (r *Filter) onHeaders(t *stream.Turn, h *header.Map, end bool) {
 	r.gotHead = true
 	r.s.Arm(t, deadlineTry, 0)
 	r.charge(status, h)
-	if !r.cfg.suppressHeaders {
-		ms := now.Sub(r.sent).Milliseconds()
+	if !r.cfg.suppressHeaders && r.ended {
+		ms := now.Sub(r.completed).Milliseconds()
 		var b [20]byte
 		h.SetBytes(header.XEnvoyUpstreamServiceTime, strconv.AppendInt(b[:0], ms, 10))
-		if r.entry.VirtualHost.IncludeAttemptCountInResponse {
-			h.SetID(header.XEnvoyAttemptCount, strconv.Itoa(r.info.Attempts))
-		}
 	}
+	r.answerAttempts(h)
+	r.info.Status, r.info.Details, r.info.Response = status, "via_upstream", h
 	r.entry.FinalizeResponse(h, r.info)
 	if end {
 		r.responseEnd(t)
 	}
 	r.s.RespondHeaders(t, h, end)
+}
+
+// answerAttempts tells the client how many attempts there were, if the virtual host wants that.
+func (r *Filter) answerAttempts(h *header.Map) {
+	if v := r.entry.VirtualHost; v != nil && v.IncludeAttemptCountInResponse && r.info.Attempts > 0 {
+		h.SetID(header.XEnvoyAttemptCount, strconv.Itoa(r.info.Attempts))
+	}
 }
 
 func (r *Filter) onData(t *stream.Turn, p []byte, end bool) {
