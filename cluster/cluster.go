@@ -35,8 +35,9 @@ type Cluster struct {
 	finder  finder     // what keeps the hosts up to date; nil for STATIC
 	last    assignment // what hosts were last built from
 	version uint64
-	since   time.Time // last_updated of config_dump
-	info    string    // version_info of config_dump
+	since   time.Time   // last_updated of config_dump
+	info    string      // version_info of config_dump
+	stale   *time.Timer // of endpoint_stale_after
 	retired bool
 	ready   bool
 	onReady []func()
@@ -68,6 +69,8 @@ func newCluster(m *Manager, conf *Config, viaAPI bool, info string) *Cluster {
 }
 
 // emptySet is what a cluster has before its hosts are known.
+//
+//nolint:gochecknoglobals // immutable
 var emptySet = host.NewSet(nil, host.Policy{}, 0)
 
 // Config returns the compiled configuration.

@@ -141,13 +141,13 @@ func (c *compiler) legacyDNS() {
 	d := &dnsConfig{}
 	c.conf.dns = d
 	m := c.msg
-	d.Refresh = c.duration("dns_refresh_rate", m.GetDnsRefreshRate(), 5*time.Second)
+	d.Refresh = c.duration("dns_refresh_rate", m.GetDnsRefreshRate(), 5*time.Second) //nolint:staticcheck // deprecated, still read by Envoy
 	if d.Refresh < time.Millisecond {
 		c.errs.Add(config.Field("dns_refresh_rate"), "must be at least 1ms")
 	}
-	d.Jitter = c.duration("dns_jitter", m.GetDnsJitter(), 0)
-	d.RespectTTL = m.GetRespectDnsTtl()
-	if r := m.GetDnsFailureRefreshRate(); r != nil {
+	d.Jitter = c.duration("dns_jitter", m.GetDnsJitter(), 0) //nolint:staticcheck // deprecated, still read by Envoy
+	d.RespectTTL = m.GetRespectDnsTtl()                      //nolint:staticcheck // deprecated, still read by Envoy
+	if r := m.GetDnsFailureRefreshRate(); r != nil {         //nolint:staticcheck // deprecated, still read by Envoy
 		p := config.Field("dns_failure_refresh_rate")
 		refreshFields.Check(p, r, c.errs)
 		c.failureRate(p, r)
@@ -160,7 +160,8 @@ func (c *compiler) legacyDNS() {
 func (c *compiler) failureRate(p *config.Path, r interface {
 	GetBaseInterval() *durationpb.Duration
 	GetMaxInterval() *durationpb.Duration
-}) {
+},
+) {
 	d := c.conf.dns
 	d.FailureBase = config.Duration(p.Field("base_interval"), r.GetBaseInterval(), 0, c.errs)
 	d.FailureMax = config.Duration(p.Field("max_interval"), r.GetMaxInterval(), 10*d.FailureBase, c.errs)

@@ -51,6 +51,8 @@ var (
 )
 
 // defaultAttr are the attributes of a host without any.
+//
+//nolint:gochecknoglobals // immutable
 var defaultAttr = &host.Attributes{Weight: 1}
 
 // attrKey identifies equal attributes; metadata by its serialized form.
@@ -153,7 +155,7 @@ func (c *localityCompiler) compile(p *config.Path, l *endpointv3.LocalityLbEndpo
 		out.locality = &host.Locality{Region: n.GetRegion(), Zone: n.GetZone(), SubZone: n.GetSubZone()}
 	}
 	list, at := l.GetLbEndpoints(), p.Field("lb_endpoints")
-	if in := l.GetLoadBalancerEndpoints(); in != nil {
+	if in := l.GetLoadBalancerEndpoints(); in != nil { //nolint:staticcheck // deprecated, still read by Envoy
 		at = p.Field("load_balancer_endpoints")
 		lbEndpointListFields.Check(at, in, c.errs)
 		list, at = in.GetLbEndpoints(), at.Field("lb_endpoints")

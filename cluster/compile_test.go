@@ -5,10 +5,9 @@ import (
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
-
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 
 	"sidecar/cluster"
 )
@@ -128,7 +127,7 @@ func TestCompileErrors(t *testing.T) {
 				t.Fatal("no error")
 			}
 			got := map[string]bool{}
-			for _, line := range strings.Split(err.Error(), "\n") {
+			for line := range strings.SplitSeq(err.Error(), "\n") {
 				got[line] = true
 			}
 			want := map[string]bool{}

@@ -7,14 +7,14 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 
 	"sidecar/internal/config/source"
+	"sidecar/internal/task"
 )
 
-// edsFinder keeps the hosts of one EDS cluster up to date. Its methods are called by the client's one
-// goroutine.
+// edsFinder keeps the hosts of one EDS cluster up to date. The methods of the Watcher are called by
+// the client's one goroutine.
 type edsFinder struct {
-	c     *Cluster
-	sub   source.Subscription
-	stale *time.Timer
+	c   *Cluster
+	sub source.Subscription
 }
 
 func (c *Cluster) startEDS(conf *Config) {
@@ -29,7 +29,38 @@ func (c *Cluster) startEDS(conf *Config) {
 	c.find(f)
 }
 
-func (f *edsFinder) stop() { f.sub.Close() }
+func (f *edsFinder) stop() {
+	f.sub.Close()
+	f.c.expect(0)
+}
+
+// expect sets when the endpoints are too old to be used (endpoint_stale_after); 0 is never.
+func (c *Cluster) expect(within time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stale != nil {
+		c.stale.Stop()
+		c.stale = nil
+	}
+	if within == 0 || c.retired {
+		return
+	}
+	c.update.Get().TimeoutReceived.Inc()
+	var timer *time.Timer
+	timer = time.AfterFunc(within, func() {
+		task.Go("endpoints", func() {
+			c.mu.Lock()
+			due := c.stale == timer
+			c.mu.Unlock()
+			if due {
+				// Envoy: EdsClusterImpl::onAssignmentTimeout applies an empty assignment.
+				c.update.Get().AssignmentStale.Inc()
+				c.setHosts(assignment{})
+			}
+		}, nil)
+	})
+	c.stale = timer
+}
 
 // Apply implements source.Watcher.
 func (f *edsFinder) Apply(u *source.Update) {
@@ -70,6 +101,7 @@ func (c *Cluster) ApplyAssignment(msg *endpointv3.ClusterLoadAssignment) error {
 		return err
 	}
 	c.setHosts(a)
+	c.expect(a.staleAfter)
 	c.markReady()
 	return nil
 }

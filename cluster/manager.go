@@ -16,7 +16,7 @@ import (
 
 // Options are what a Manager is made with.
 type Options struct {
-	// Ctx ends dials and resolutions that are under way when the process stops.
+	// Ctx ends dials and resolutions that are under way, as Close does.
 	Ctx context.Context //nolint:containedctx // the life of the process
 	// Scope is the root of the statistics.
 	Scope *stats.Scope
@@ -39,6 +39,7 @@ type Options struct {
 type Manager struct {
 	// Set by NewManager, never changed.
 	opt    Options
+	cancel context.CancelFunc
 	root   *stats.Scope
 	scope  *stats.Scope // "cluster"
 	stats  *managerStats
@@ -57,7 +58,6 @@ type Manager struct {
 	primary  int // of these, those that need no other cluster to get them
 	waiters  []func()
 	deferred []func() // starts of EDS clusters, until the primary ones are ready
-
 }
 
 // entry is the place of one name.
@@ -81,6 +81,7 @@ type managerStats struct {
 // NewManager makes a manager without clusters.
 func NewManager(opt Options) *Manager {
 	m := &Manager{opt: opt, root: opt.Scope, entries: map[string]*entry{}}
+	m.opt.Ctx, m.cancel = context.WithCancel(opt.Ctx)
 	m.scope = opt.Scope.Sub("cluster")
 	m.stats = stats.Bind[managerStats](opt.Scope.Sub("cluster_manager"))
 	if m.opt.Random == nil {
@@ -316,9 +317,9 @@ func (m *Manager) SetVersion(v string) {
 	m.version = v
 }
 
-// Close closes all connections and stops everything. The context of the options should end before,
-// so that no dial outlives it.
+// Close closes all connections and stops everything, dials and resolutions under way too.
 func (m *Manager) Close() {
+	m.cancel()
 	m.mu.Lock()
 	m.closed = true
 	entries := m.entries

@@ -38,6 +38,8 @@ type dstHost struct {
 }
 
 // dstAttr are the attributes of hosts that nobody configured.
+//
+//nolint:gochecknoglobals // immutable
 var dstAttr = &host.Attributes{Weight: 1}
 
 func newDstHosts(c *Cluster, every time.Duration) *dstHosts {

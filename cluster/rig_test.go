@@ -99,9 +99,8 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, store: stats.New(), subs: &subscriber{}, dns: &fakeDNS{names: map[string]discover.Answer{}}}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	r.Manager = cluster.NewManager(cluster.Options{
-		Ctx:         ctx,
+		Ctx:         context.WithoutCancel(t.Context()),
 		Scope:       r.store.Root(),
 		Log:         slog.New(slog.DiscardHandler),
 		Concurrency: 2,
@@ -112,25 +111,22 @@ func newRig(t *testing.T) *rig {
 			return &idleCodec{conn: conn, h: h}
 		},
 	})
-	t.Cleanup(func() {
-		cancel()
-		r.Close()
-	})
+	t.Cleanup(r.Close)
 	return r
 }
 
 // parse reads a cluster in YAML.
-func parse(t testing.TB, yaml string) *clusterv3.Cluster {
-	t.Helper()
+func parse(tb testing.TB, yaml string) *clusterv3.Cluster {
+	tb.Helper()
 	msg := &clusterv3.Cluster{}
-	unmarshal(t, yaml, msg)
+	unmarshal(tb, yaml, msg)
 	return msg
 }
 
-func unmarshal(t testing.TB, yaml string, msg proto.Message) {
-	t.Helper()
+func unmarshal(tb testing.TB, yaml string, msg proto.Message) {
+	tb.Helper()
 	if _, err := config.Parse("test", config.YAML, []byte(yaml), msg, config.RejectUnknown); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -233,10 +229,10 @@ func (s *subscription) answer(name string, msg proto.Message) (err error) {
 
 func removed(names ...string) *source.Update { return &source.Update{Removed: names} }
 
-func assignment(t testing.TB, yaml string) *endpointv3.ClusterLoadAssignment {
-	t.Helper()
+func assignment(tb testing.TB, yaml string) *endpointv3.ClusterLoadAssignment {
+	tb.Helper()
 	msg := &endpointv3.ClusterLoadAssignment{}
-	unmarshal(t, yaml, msg)
+	unmarshal(tb, yaml, msg)
 	return msg
 }
 

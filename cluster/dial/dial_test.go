@@ -86,16 +86,21 @@ func TestFailures(t *testing.T) {
 		bind      bool
 	}{
 		{
-			"refused", dial.Options{}, shut, stream.ReasonRemoteConnectionFailure,
+			"refused",
+			dial.Options{},
+			shut, stream.ReasonRemoteConnectionFailure,
 			"delayed_connect_error:_Connection_refused", false,
 		},
 		{
-			"no such socket", dial.Options{}, stream.PipeAddr(nowhere), stream.ReasonRemoteConnectionFailure,
+			"no such socket",
+			dial.Options{},
+			stream.PipeAddr(nowhere), stream.ReasonRemoteConnectionFailure,
 			"immediate_connect_error:_No_such_file_or_directory|remote_address:" + nowhere, false,
 		},
 		{
 			"foreign source address",
-			dial.Options{Sources: []netip.AddrPort{netip.MustParseAddrPort("10.9.9.9:0")}}, shut,
+			dial.Options{Sources: []netip.AddrPort{netip.MustParseAddrPort("10.9.9.9:0")}},
+			shut,
 			stream.ReasonLocalConnectionFailure,
 			"failed_to_bind_to_10.9.9.9:0:_Cannot_assign_requested_address", true,
 		},

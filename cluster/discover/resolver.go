@@ -95,7 +95,7 @@ func (r *resolver) both(ctx context.Context, sys *system, name string) (Answer, 
 	case fourErr != nil || len(four.Addrs) == 0:
 		return six, sixErr
 	case sixErr != nil || len(six.Addrs) == 0:
-		return four, nil
+		return four, fourErr
 	}
 	return Answer{Addrs: append(four.Addrs, six.Addrs...), TTL: min(four.TTL, six.TTL)}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -83,7 +84,7 @@ func (s *dnsServer) handler(network string) dns.HandlerFunc {
 }
 
 func ips(s string) (out []netip.Addr) {
-	for _, f := range strings.Fields(s) {
+	for f := range strings.FieldsSeq(s) {
 		out = append(out, netip.MustParseAddr(f))
 	}
 	return out
@@ -171,12 +172,7 @@ func TestLookup(t *testing.T) {
 func (s *dnsServer) wasAsked(what string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, a := range s.asked {
-		if a == what {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.asked, what)
 }
 
 func write(t *testing.T, path, text string) {

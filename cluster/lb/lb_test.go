@@ -83,8 +83,11 @@ func TestDistribution(t *testing.T) {
 		{"random", conf(lb.Random), set(host.Spec{Hosts: up(0, 1, 1, 1, 1)}), []float64{25, 25, 25, 25}, 3},
 		{"random ignores weights", conf(lb.Random), set(host.Spec{Hosts: up(0, 1, 9)}), []float64{50, 50}, 3},
 		{"no hosts", conf(lb.RoundRobin), set(), nil, 0},
-		{"unhealthy gets nothing", conf(lb.RoundRobin), set(host.Spec{Hosts: join(up(0, 1, 1, 1), down(3, 1))}),
-			[]float64{33.3, 33.3, 33.3, 0}, 0.1},
+		{
+			"unhealthy gets nothing", conf(lb.RoundRobin), set(host.Spec{Hosts: join(up(0, 1, 1, 1), down(3, 1))}),
+			[]float64{33.3, 33.3, 33.3, 0},
+			0.1,
+		},
 		{"panic", conf(lb.RoundRobin), set(host.Spec{Hosts: join(up(0, 1), down(1, 1, 1))}), []float64{33.3, 33.3, 33.3}, 0.1},
 		{"panic switched off", noPanic, set(host.Spec{Hosts: join(up(0, 1), down(1, 1, 1))}), []float64{100, 0, 0}, 0},
 		{"all down, panic switched off", noPanic, set(host.Spec{Hosts: down(0, 1)}), nil, 0},
