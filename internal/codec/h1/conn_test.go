@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +38,21 @@ func tcpPair(t testing.TB) (client, server *net.TCPConn) {
 		t.Fatal(err)
 	}
 	return c.(*net.TCPConn), s.(*net.TCPConn)
+}
+
+// eventually waits for what no event tells of.
+func eventually(t *testing.T, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	end := time.After(limit)
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatal("it does not come")
+		}
+	}
 }
 
 // limit is how long a test waits for what must happen.
@@ -279,7 +295,7 @@ func TestServerEndings(t *testing.T) {
 	}{
 		{"close", "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\n/ 0", "headers GET / end=true", false, echo, nil},
 		{"bad request", "BAD\r\n\r\n", "HTTP/1.1 400 Bad Request\r\ncontent-length: 11\r\nconnection: close\r\n\r\nBad Request", "rejected 400 http1.codec_error", false, echo, fast},
-		{"bad second request", "GET /1 HTTP/1.1\r\nhost: a\r\n\r\nXAD", "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n/1 0HTTP/1.1 400 Bad Request\r\ncontent-length: 11\r\nconnection: close\r\n\r\nBad Request", "headers GET /1 end=true\nrejected 400 http1.codec_error", false, echo, fast},
+		{"bad second request", "GET /1 HTTP/1.1\r\nhost: a\r\n\r\nXAD\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n/1 0HTTP/1.1 400 Bad Request\r\ncontent-length: 11\r\nconnection: close\r\n\r\nBad Request", "headers GET /1 end=true\nrejected 400 http1.codec_error", false, echo, fast},
 		{"bad chunk", "POST /1 HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nx", "HTTP/1.1 400 Bad Request\r\ncontent-length: 11\r\nconnection: close\r\n\r\nBad Request", "headers POST /1 end=false\nrejected 400 http1.codec_error", false, echo, fast},
 		{"answer before the request is whole", "POST /1 HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc", "HTTP/1.1 413 Payload Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno", "headers POST /1 end=false", false, early, fast},
 		{"half-close is a disconnect", "GET / HTTP/1.1\r\nhost: a\r\n\r\n", "", "headers GET / end=true\nreset downstream_remote_disconnect", true, slow, nil},
@@ -317,7 +333,7 @@ func TestDelayedCloseExpires(t *testing.T) {
 	o := DefaultServerOptions()
 	o.DelayedCloseTimeout = 20 * time.Millisecond
 	c, a := serve(t, o, echo)
-	send(t, c, "XAD")
+	send(t, c, "XAD\r\n")
 	<-a.gone
 	c.Close()
 }
@@ -372,6 +388,47 @@ func TestSlowClient(t *testing.T) {
 	if !strings.Contains(a.log(), "drained") {
 		t.Error("never full")
 	}
+}
+
+// Who pipelines and never reads is not served any more once his answers fill the buffers.
+func TestPipeliningWithoutReading(t *testing.T) {
+	t.Parallel()
+	answer := strings.Repeat("x", 16<<10)
+	var served atomic.Int64
+	c, a := serve(t, DefaultServerOptions(), func(t *stream.Turn, s *appStream, e *stream.Event) {
+		switch e.Kind {
+		case stream.EventHeaders:
+			served.Add(1)
+			s.reply(t, "200", answer)
+		case stream.EventReset:
+			s.release(t)
+		}
+	})
+	const n = 2000
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		req := strings.Repeat("GET / HTTP/1.1\r\nhost: a\r\n\r\n", 100)
+		for range n / 100 {
+			if _, err := io.WriteString(c, req); err != nil {
+				return
+			}
+		}
+	}()
+	// The reader sleeps once the output is full, which it is when the kernel's buffers are.
+	eventually(t, a.conn.waiting.Load)
+	if p := a.conn.w.Pending(); p > wire.HighWatermark+2*len(answer) || p == 0 || served.Load() == n {
+		t.Fatalf("%d bytes wait after %d of %d responses", p, served.Load(), n)
+	}
+	r := bufio.NewReader(c)
+	for range n {
+		if got := readResponse(t, r); got != "200 "+answer {
+			t.Fatalf("%.100q", got)
+		}
+	}
+	<-sent
+	c.Close()
+	<-a.gone
 }
 
 // A paused stream takes no more of an upload than one read; the rest stays with the client.

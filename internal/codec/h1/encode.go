@@ -37,7 +37,8 @@ func requestPlan(m *header.Map, end bool) (p plan) {
 	case method == "CONNECT":
 		p.frame = frameRaw
 	case isUpgrade(m):
-		p.frame, p.keepLength = frameRaw, hasLength
+		// The connection manager says 0 for an upgrade without a body; Envoy does not send it on.
+		p.frame, p.keepLength = frameRaw, hasLength && length > 0
 	case end:
 		p.keepLength = hasLength && length == 0
 		p.zeroLength = !p.keepLength && !bodilessMethod(method)

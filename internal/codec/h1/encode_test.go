@@ -55,6 +55,7 @@ func TestEncodeRequest(t *testing.T) {
 		{"encoding of a request without body", []string{":path", "/", ":method", "GET", "transfer-encoding", "chunked"}, "", Options{}, "GET / HTTP/1.1||", false},
 		{"connect", []string{":authority", "b:80", ":method", "CONNECT"}, "raw", Options{}, "CONNECT b:80 HTTP/1.1|host: b:80||raw", false},
 		{"upgrade", []string{":path", "/", ":method", "GET", "connection", "upgrade", "upgrade", "x"}, "raw", Options{}, "GET / HTTP/1.1|connection: upgrade|upgrade: x||raw", false},
+		{"upgrade of length 0", []string{":path", "/", ":method", "GET", "connection", "upgrade", "upgrade", "x", "content-length", "0"}, "raw", Options{}, "GET / HTTP/1.1|connection: upgrade|upgrade: x||raw", false},
 		{"line ends in a value", []string{":path", "/", ":method", "GET", "x", "a\r\ncontent-length: 5\r\n\r\n\x00", "y", "2"}, "", Options{}, "GET / HTTP/1.1|x: acontent-length: 5|y: 2||", false},
 		{"line ends in a name", []string{":path", "/", ":method", "GET", "x\r\ny", "a"}, "", Options{}, "GET / HTTP/1.1||", false},
 		{"space in a name", []string{":path", "/", ":method", "GET", "transfer-encoding ", "chunked"}, "", Options{}, "GET / HTTP/1.1||", false},

@@ -87,10 +87,7 @@ func (r *headReader) begins(b byte) bool {
 	if r.response {
 		return b == 'H'
 	}
-	if r.server.AllowCustomMethods {
-		return b > ' '
-	}
-	return b >= 'A' && b <= 'Z' && methodInitials&(1<<(b-'A')) != 0
+	return b > ' '
 }
 
 func (r *headReader) firstLine(line []byte, m *header.Map, h *head) (short bool, err *problem) {

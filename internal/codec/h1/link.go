@@ -67,6 +67,7 @@ func (l *link) currentTarget() stream.Target {
 
 // drained is called by whoever flushed the output below the low watermark.
 func (l *link) drained(t *stream.Turn) {
+	l.awake()
 	l.currentTarget().Post(t, stream.Event{Kind: stream.EventDrained})
 }
 

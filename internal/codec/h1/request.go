@@ -6,11 +6,6 @@ import (
 	"sidecar/api/header"
 )
 
-// methodInitials is the set of first letters of known methods.
-const methodInitials uint32 = 1<<('A'-'A') | 1<<('B'-'A') | 1<<('C'-'A') | 1<<('D'-'A') |
-	1<<('G'-'A') | 1<<('H'-'A') | 1<<('L'-'A') | 1<<('M'-'A') | 1<<('N'-'A') | 1<<('O'-'A') |
-	1<<('P'-'A') | 1<<('R'-'A') | 1<<('S'-'A') | 1<<('T'-'A') | 1<<('U'-'A')
-
 // knownMethod has Envoy's list, which is http-parser's. (The dash of M-SEARCH is missing there too.)
 func knownMethod(m []byte) bool {
 	switch string(m) {

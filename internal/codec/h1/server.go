@@ -93,13 +93,17 @@ func (c *ServerConn) Serve(t *stream.Turn) {
 	t.End()
 }
 
-// blocked tells that what comes next has to wait: for the response before it, or for the stream that
-// cannot take more.
+// blocked tells that what comes next has to wait: for the response before it to be made, and to be
+// taken by the client, or for the stream that cannot take more.
 func (c *ServerConn) blocked() bool {
 	if c.closing.Load() {
 		return false
 	}
-	return c.refused && c.busy.Load() || c.paused.Load() || c.whole.Load() && c.busy.Load()
+	if c.busy.Load() {
+		return c.refused || c.paused.Load() || c.whole.Load()
+	}
+	// Else who pipelines and never reads would fill our memory with responses.
+	return c.w.Full()
 }
 
 // want is asked by the socket's reader at each wake-up.
