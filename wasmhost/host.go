@@ -12,6 +12,7 @@ import (
 	"sidecar/api/header"
 	"sidecar/api/stats"
 	"sidecar/api/stream"
+	"sidecar/internal/task"
 	"sidecar/wasmhost/abi"
 	"sidecar/wasmhost/internal/engine"
 	"sidecar/wasmhost/wasi"
@@ -188,6 +189,11 @@ func (h *Host) start(ctx context.Context, c *Config) (*Plugin, error) {
 	}
 	p.vms = append(p.vms, v)
 	return p, nil
+}
+
+// panicked is told of a goroutine that a panic ended.
+func (h *Host) panicked(p *task.Panic) {
+	h.opts.Log.Error("wasm: panic", "task", p.Task, "value", p.Value, "stack", string(p.Stack))
 }
 
 // compile finds or makes the compiled code; whoever asks for code that is being compiled waits.

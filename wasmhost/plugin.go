@@ -99,7 +99,7 @@ func (p *Plugin) Close() {
 
 func (p *Plugin) unref() {
 	if p.refs.Add(-1) == 0 {
-		task.Go("wasm plugin end", p.end, nil)
+		task.Go("wasm plugin end", p.end, p.host.panicked)
 	}
 }
 
@@ -155,7 +155,7 @@ func (p *Plugin) pick() *VM {
 			p.waits = 0
 			p.pending++
 			p.starts.Add(1)
-			task.Go("wasm vm start", p.grow, nil)
+			task.Go("wasm vm start", p.grow, p.host.panicked)
 		}
 	}
 	return best
@@ -217,7 +217,7 @@ func (p *Plugin) reloadLater() {
 		p.mu.Lock()
 		delete(p.timers, t)
 		p.mu.Unlock()
-		task.Go("wasm vm reload", p.reload, nil)
+		task.Go("wasm vm reload", p.reload, p.host.panicked)
 	})
 	p.timers[t] = struct{}{}
 	close(started)

@@ -118,7 +118,7 @@ func (v *VM) QueueReady(token uint32) {
 		stream.Do(func(t *stream.Turn) {
 			v.Do(t, "on_queue_ready", func() error { return v.abi.QueueReady(&v.root, rootContext, token) })
 		})
-	}, nil)
+	}, v.plugin.host.panicked)
 }
 
 // ErrNoCluster is what a Caller says of a cluster that doesn't exist.
@@ -126,6 +126,7 @@ var ErrNoCluster = errors.New("unknown cluster")
 
 // callout is a request that is on its way.
 type callout struct {
+	vm     *VM
 	stream *Stream // that made it; nil for the root
 	cancel func(*stream.Turn)
 }
@@ -133,7 +134,7 @@ type callout struct {
 // abandon cancels on a goroutine of its own, as the canceller may be inside anything.
 func (c *callout) abandon() {
 	if c.cancel != nil {
-		task.Go("wasm call-out end", func() { stream.Do(c.cancel) }, nil)
+		task.Go("wasm call-out end", func() { stream.Do(c.cancel) }, c.vm.plugin.host.panicked)
 	}
 }
 
@@ -170,7 +171,7 @@ func (v *VM) HTTPCall(c abi.HTTPCall) (uint32, abi.Status) {
 	if len(c.Trailers) > 0 {
 		r.Trailers = mapOf(c.Trailers)
 	}
-	out := &callout{}
+	out := &callout{vm: v}
 	if o, ok := c.From.(Owner); ok {
 		out.stream, r.Parent = o.Stream(), o.Info()
 	}

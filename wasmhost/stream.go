@@ -123,9 +123,9 @@ func (s *Stream) TryLog(t *stream.Turn) bool {
 }
 
 // End lets go of the VM: on_log if it is still due, on_done and on_delete run now, or when the VM is
-// free. keep is called in the second case, so that the owner keeps what on_log may read. Nothing is
-// posted to the stream any more; answers that it didn't take go to the root.
-func (s *Stream) End(t *stream.Turn, log bool, keep func()) {
+// free, so that the owner must hold on to what on_log may read. Nothing is posted to the stream any
+// more; answers that it didn't take go to the root.
+func (s *Stream) End(t *stream.Turn, log bool) {
 	v := s.vm
 	v.mu.Lock()
 	delete(v.streams, s)
@@ -140,7 +140,6 @@ func (s *Stream) End(t *stream.Turn, log bool, keep func()) {
 	case v.TryEnter(t):
 		v.conclude(t, s.last(log))
 	default:
-		keep()
 		v.must(t, func() error { return s.last(log) })
 	}
 	for _, a := range rest {

@@ -228,7 +228,7 @@ func (v *VM) granted() {
 			v.mu.Unlock()
 			// Its count in load is the owner's now. It runs apart from the one that leaves: that one's
 			// connection must not wait for another's guest, which may take till its deadline.
-			task.Go("wasm waiter", func() { stream.Do(w.Ready) }, nil)
+			task.Go("wasm waiter", func() { stream.Do(w.Ready) }, v.plugin.host.panicked)
 			return
 		}
 		v.owned = false // All were cancelled.
@@ -281,7 +281,7 @@ func (v *VM) Fail(t *stream.Turn, err error) {
 				s.owner.VMFailed(t)
 			}
 		})
-	}, nil)
+	}, v.plugin.host.panicked)
 }
 
 // kill frees the instance and returns who has to be told.
@@ -387,7 +387,7 @@ func (v *VM) armTick() {
 	if period <= 0 || v.fault != nil {
 		return
 	}
-	v.timer = time.AfterFunc(period, func() { task.Go("wasm tick", v.onTick, nil) })
+	v.timer = time.AfterFunc(period, func() { task.Go("wasm tick", v.onTick, v.plugin.host.panicked) })
 }
 
 func (v *VM) onTick() {
@@ -414,7 +414,7 @@ func (v *VM) shutDown() {
 			if !ok {
 				v.ending = true
 				v.endTimer = time.AfterFunc(max(v.plugin.config.Limits.StartDeadline, time.Second), func() {
-					task.Go("wasm end", func() { stream.Do(v.end) }, nil)
+					task.Go("wasm end", func() { stream.Do(v.end) }, v.plugin.host.panicked)
 				})
 				return nil
 			}

@@ -244,7 +244,7 @@ func request(p *wasmhost.Plugin, count int) (*owner, wasmhost.Verdict) {
 
 func (o *owner) end() {
 	if o.VM() != nil {
-		stream.Do(func(t *stream.Turn) { o.s.End(t, true, func() {}) })
+		stream.Do(func(t *stream.Turn) { o.s.End(t, true) })
 	}
 }
 

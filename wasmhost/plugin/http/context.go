@@ -17,28 +17,23 @@ func (f *Filter) Stream() *wasmhost.Stream { return &f.stream }
 func (f *Filter) Info() *stream.Info {
 	switch {
 	case f.kept != nil:
-		return f.kept.live
+		return &f.kept.info
 	case f.ended:
 		return nil
 	}
 	return f.s.Info()
 }
 
-// kept is what a late on_log reads: the live record until the stream is recycled, then a copy.
+// kept is a copy of a stream's record.
 type kept struct {
-	live *stream.Info
 	info stream.Info
 	maps [3]header.Map
 }
 
 // keep copies the record and the maps; strings of the record that may point into maps are copied with
-// them. Called before the stream is recycled.
-func (f *Filter) keep() {
-	k := f.kept
-	if k == nil {
-		return
-	}
-	k.info = *k.live
+// them.
+func keep(live *stream.Info) *kept {
+	k := &kept{info: *live}
 	for i, m := range []**header.Map{&k.info.Request, &k.info.Response, &k.info.ResponseTrailers} {
 		if *m != nil {
 			k.maps[i].CopyFrom(*m)
@@ -47,7 +42,7 @@ func (f *Filter) keep() {
 	}
 	k.info.RequestTrailers = nil
 	cloneStrings(&k.info)
-	k.live = &k.info
+	return k
 }
 
 // which maps a map type to a direction and the callback that shows it.

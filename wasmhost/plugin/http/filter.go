@@ -56,7 +56,7 @@ type Filter struct {
 	answering *waiter
 	inside    bool  // the guest runs for this stream, not for another
 	ended     bool  // the stream is gone; only kept is left
-	kept      *kept // copies for a late on_log
+	kept      *kept // what a late on_log reads
 }
 
 // state is whether the filter takes part in its stream.
@@ -209,6 +209,9 @@ func (f *Filter) OnLog(t *stream.Turn, _ *stream.Info) {
 	f.running, f.inside = logPhase, true
 	f.logged = f.stream.TryLog(t)
 	f.running, f.inside = noPhase, false
+	if !f.logged { // The record and its maps are not to be used after this callback.
+		f.kept = keep(f.s.Info())
+	}
 }
 
 func (f *Filter) bindForLog() {
@@ -232,11 +235,10 @@ func (f *Filter) OnDestroy(t *stream.Turn) {
 
 func (f *Filter) end(t *stream.Turn) {
 	f.cancelWaits(t)
-	log := f.factory.phases.Log && !f.logged && f.state == bound
+	log := f.kept != nil && f.state == bound
 	f.ended = true
 	if log {
 		f.running = logPhase
-		f.kept = &kept{live: f.s.Info()}
 	}
-	f.stream.End(t, log, f.keep)
+	f.stream.End(t, log)
 }
