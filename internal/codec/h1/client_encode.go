@@ -14,11 +14,17 @@ func (c *ClientConn) EncodeInterim(*stream.Turn, *header.Map) {}
 // EncodeHeaders implements stream.Encoder.
 func (c *ClientConn) EncodeHeaders(t *stream.Turn, m *header.Map, end bool) {
 	var f uint32
+	target := m.Value(header.Path)
 	switch m.Value(header.Method) {
 	case "HEAD":
 		f |= factHead
 	case "CONNECT":
 		f |= factConnect
+		target = m.Value(header.Authority)
+	}
+	if target == "" || !token(m.Value(header.Method)) {
+		c.incomplete(t)
+		return
 	}
 	if isUpgrade(m) {
 		f |= factUpgrade
@@ -43,9 +49,19 @@ func (c *ClientConn) EncodeHeaders(t *stream.Turn, m *header.Map, end bool) {
 	}
 }
 
+// incomplete refuses a head that makes no request line, since a filter took something out of it.
+func (c *ClientConn) incomplete(t *stream.Turn) {
+	to := c.currentTarget()
+	c.shut()
+	to.Post(t, stream.Event{Kind: stream.EventReset, Fault: &stream.Fault{
+		Side: stream.Internal, Flag: stream.LocalReset, Reason: stream.ReasonLocalReset, Status: 503,
+		Details: "filter_removed_required_request_headers",
+	}})
+}
+
 // EncodeData implements stream.Encoder.
 func (c *ClientConn) EncodeData(t *stream.Turn, p []byte, end bool) {
-	if c.whole.Load() {
+	if c.whole.Load() || !c.headed.Load() {
 		return
 	}
 	out := c.w.Begin()
@@ -63,7 +79,7 @@ func (c *ClientConn) EncodeData(t *stream.Turn, p []byte, end bool) {
 
 // EncodeTrailers implements stream.Encoder.
 func (c *ClientConn) EncodeTrailers(t *stream.Turn, m *header.Map) {
-	if c.whole.Load() {
+	if c.whole.Load() || !c.headed.Load() {
 		return
 	}
 	out := c.w.Begin()
@@ -115,6 +131,9 @@ func (c *ClientConn) Release(t *stream.Turn) {
 	done := c.answered.Load() && c.whole.Load() && !c.last.Load() && !c.closing.Load()
 	c.setTarget(stream.Target{})
 	if !done {
+		if c.answered.Load() {
+			c.active.Store(false) // so that the reader does not take the request for one cut off
+		}
 		c.shut()
 		c.active.Store(false)
 		return

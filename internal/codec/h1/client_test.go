@@ -314,6 +314,26 @@ func TestClientKeepsToLength(t *testing.T) {
 	wait(t, r.pool.gone)
 }
 
+// A head without what the request line needs is not sent.
+func TestClientIncompleteHead(t *testing.T) {
+	t.Parallel()
+	r := dialRig(t, &ClientOptions{})
+	r.s.do(func(t *stream.Turn) {
+		r.s.enc = r.conn.NewStream(t, stream.Target{M: &r.s.mon, To: r.s, Gen: r.s.mon.Gen()})
+		m := new(header.Map)
+		m.Add(":method", "GET")
+		r.s.enc.EncodeHeaders(t, m, false)
+		r.s.enc.EncodeData(t, []byte("x"), true)
+	})
+	if got := wait(t, r.s.done); got != "reset local reset reused=false\n" {
+		t.Error(got)
+	}
+	if b, err := io.ReadAll(r.r); len(b) > 0 || err != nil {
+		t.Errorf("%q was sent, %v", b, err)
+	}
+	wait(t, r.pool.gone)
+}
+
 func TestClientTunnel(t *testing.T) {
 	t.Parallel()
 	r := dialRig(t, &ClientOptions{})
