@@ -17,8 +17,9 @@ type Owner interface {
 	Post(t *stream.Turn, f func(*stream.Turn))
 	// Answered has the stream take its answers (TakeAnswer) when it is next inside; it is called inside.
 	Answered(t *stream.Turn)
-	// VMFailed says that the VM is gone. Called once at most, with no stream entered.
-	VMFailed(t *stream.Turn)
+	// VMFailed says that a VM is gone that the stream was bound to, and may not be any more. Called with
+	// no stream entered.
+	VMFailed(t *stream.Turn, v *VM)
 }
 
 // Stream is a context of the guest, bound to one VM for its life.

@@ -278,7 +278,7 @@ func (v *VM) Fail(t *stream.Turn, err error) {
 				w.Failed(t)
 			}
 			for _, s := range streams {
-				s.owner.VMFailed(t)
+				s.owner.VMFailed(t, v)
 			}
 		})
 	}, v.plugin.host.panicked)

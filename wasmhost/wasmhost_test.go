@@ -190,7 +190,7 @@ func (o *owner) ClearRouteCache()                                       {}
 func (o *owner) Info() *stream.Info                                     { return &o.info }
 func (o *owner) Post(t *stream.Turn, f func(*stream.Turn))              { f(t) }
 func (o *owner) Answered(*stream.Turn)                                  {}
-func (o *owner) VMFailed(*stream.Turn)                                  {}
+func (o *owner) VMFailed(*stream.Turn, *wasmhost.VM)                    {}
 func (o *owner) ready(t *stream.Turn)                                   { o.VM().Own(t); o.call(t) }
 func (o *owner) Ready(t *stream.Turn)                                   { o.ready(t) }
 func (o *owner) Failed(*stream.Turn)                                    { o.entered <- errFailed }

@@ -303,9 +303,9 @@ func (f *Filter) replyFailed(t *stream.Turn) {
 }
 
 // VMFailed implements wasmhost.Owner: a stream that waits for the guest would wait for ever.
-func (f *Filter) VMFailed(t *stream.Turn) {
+func (f *Filter) VMFailed(t *stream.Turn, v *wasmhost.VM) {
 	f.post.Call(t, func(t *stream.Turn) {
-		if f.state != bound {
+		if f.state != bound || f.stream.VM() != v {
 			return
 		}
 		f.half[0].waiting, f.half[1].waiting, f.answering = nil, nil, nil

@@ -76,7 +76,9 @@ func (f *Filter) bind(t *stream.Turn) state {
 	}
 	verdict := wasmhost.Refuse
 	if f.plugin != nil {
-		f.post = f.s.Pause(filter.Request)
+		if !f.rebound { // A new token would make the one void that the stream waits with.
+			f.post = f.s.Pause(filter.Request)
+		}
 		verdict = f.plugin.NewStream(f, &f.stream)
 	}
 	switch verdict {
