@@ -184,10 +184,11 @@ func (c *Cluster) setHosts(a assignment) {
 // countMembers keeps the membership gauges.
 func (c *Cluster) countMembers(set *host.Set, changed bool) {
 	m := c.member.Get()
-	var healthy, degraded, weight int64
+	var healthy, degraded, excluded, weight int64
 	for i := range set.Priorities {
 		healthy += int64(len(set.Priorities[i].Healthy))
 		degraded += int64(len(set.Priorities[i].Degraded))
+		excluded += int64(set.Priorities[i].Excluded)
 	}
 	for _, h := range set.Hosts {
 		weight = max(weight, int64(h.Attr().Weight))
@@ -195,7 +196,7 @@ func (c *Cluster) countMembers(set *host.Set, changed bool) {
 	m.Total.Set(int64(len(set.Hosts)))
 	m.Healthy.Set(healthy)
 	m.Degraded.Set(degraded)
-	m.Excluded.Set(0)
+	m.Excluded.Set(excluded)
 	if c.conf.Load().Kind != Static {
 		m.MaxHostWeight.Set(weight)
 	}

@@ -20,11 +20,11 @@ import (
 )
 
 // listen serves connections that are held open until the test ends.
-func listen(t *testing.T) netip.AddrPort {
-	t.Helper()
+func listen(tb testing.TB) netip.AddrPort {
+	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -40,13 +40,13 @@ func listen(t *testing.T) netip.AddrPort {
 		}
 	})
 	// Registered before the manager's own cleanup, thus run after it.
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = ln.Close()
 		wg.Wait()
 	})
 	addr, err := netip.ParseAddrPort(ln.Addr().String())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return addr
 }
@@ -274,6 +274,7 @@ func TestEDS(t *testing.T) {
 		t.Fatal("hosts were not kept")
 	}
 	if r.stat("cluster.e.membership_healthy") != 0 || r.stat("cluster.e.membership_total") != 2 ||
+		r.stat("cluster.e.membership_excluded") != 2 ||
 		r.stat("cluster.e.membership_change") != 2 {
 		t.Fatal("membership is wrong")
 	}

@@ -80,8 +80,9 @@ type managerStats struct {
 
 // NewManager makes a manager without clusters.
 func NewManager(opt Options) *Manager {
-	m := &Manager{opt: opt, root: opt.Scope, entries: map[string]*entry{}}
-	m.opt.Ctx, m.cancel = context.WithCancel(opt.Ctx)
+	ctx, cancel := context.WithCancel(opt.Ctx)
+	opt.Ctx = ctx
+	m := &Manager{opt: opt, cancel: cancel, root: opt.Scope, entries: map[string]*entry{}}
 	m.scope = opt.Scope.Sub("cluster")
 	m.stats = stats.Bind[managerStats](opt.Scope.Sub("cluster_manager"))
 	if m.opt.Random == nil {

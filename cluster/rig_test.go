@@ -90,17 +90,17 @@ func (c *idleCodec) Traffic() stream.Traffic                       { return stre
 // rig is a manager with everything around it.
 type rig struct {
 	*cluster.Manager
-	t     *testing.T
+	t     testing.TB
 	store *stats.Store
 	subs  *subscriber
 	dns   *fakeDNS
 }
 
-func newRig(t *testing.T) *rig {
-	t.Helper()
-	r := &rig{t: t, store: stats.New(), subs: &subscriber{}, dns: &fakeDNS{names: map[string]discover.Answer{}}}
+func newRig(tb testing.TB) *rig {
+	tb.Helper()
+	r := &rig{t: tb, store: stats.New(), subs: &subscriber{}, dns: &fakeDNS{names: map[string]discover.Answer{}}}
 	r.Manager = cluster.NewManager(cluster.Options{
-		Ctx:         context.WithoutCancel(t.Context()),
+		Ctx:         context.WithoutCancel(tb.Context()),
 		Scope:       r.store.Root(),
 		Log:         slog.New(slog.DiscardHandler),
 		Concurrency: 2,
@@ -111,7 +111,7 @@ func newRig(t *testing.T) *rig {
 			return &idleCodec{conn: conn, h: h}
 		},
 	})
-	t.Cleanup(r.Close)
+	tb.Cleanup(r.Close)
 	return r
 }
 
@@ -293,8 +293,8 @@ func (u *user) in(f func(t *stream.Turn)) {
 }
 
 // get begins a stream on c, and waits for it.
-func (u *user) get(t *testing.T, c *cluster.Cluster, ctx cluster.Context) (enc stream.Encoder, f *stream.Fault) {
-	t.Helper()
+func (u *user) get(tb testing.TB, c *cluster.Cluster, ctx cluster.Context) (enc stream.Encoder, f *stream.Fault) {
+	tb.Helper()
 	defer func() { u.enc = enc }()
 	u.in(func(t *stream.Turn) { enc, f = c.NewStream(t, &ctx, u.target(), &u.attempt) })
 	if enc != nil || f != nil {
@@ -307,7 +307,7 @@ func (u *user) get(t *testing.T, c *cluster.Cluster, ctx cluster.Context) (enc s
 		}
 		u.in(func(t *stream.Turn) { enc, f = u.attempt.Open(t) })
 	case <-time.After(10 * time.Second):
-		t.Fatal("no event")
+		tb.Fatal("no event")
 	}
 	return enc, f
 }

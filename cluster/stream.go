@@ -43,13 +43,17 @@ type Attempt struct {
 //     caller calls Attempt.Open, or EventFailed with the fault; Seq is the context's. The caller may
 //     call Attempt.Cancel before, and must do so if it ends without having seen the event.
 //
-// Attempt.Host is set in all cases but "no healthy upstream".
+// Attempt.Host is set in all cases but "no healthy upstream" and the overflow of pending requests.
 func (c *Cluster) NewStream(t *stream.Turn, ctx *Context, target stream.Target, a *Attempt) (stream.Encoder, *stream.Fault) {
 	p, f := c.prepare(ctx, a)
 	if f != nil {
 		return nil, f
 	}
-	return a.lease.Get(t, p, target, ctx.Hint, ctx.Seq)
+	enc, f := a.lease.Get(t, p, target, ctx.Hint, ctx.Seq)
+	if a.lease.Refused() {
+		a.Host = nil // Envoy: a stream that may not wait has no upstream host, in logs and counters
+	}
+	return enc, f
 }
 
 // Connect chooses a host and opens a raw connection to it for a TCP proxy. Unless a fault is returned

@@ -24,7 +24,8 @@ type Group struct {
 	All, Healthy, Degraded []*Host
 	// Localities with their weights, in order; nil when none has a weight.
 	Localities []LocalityGroup
-	// Overprovision is in percent (140); Excluded hosts count for nothing.
+	// Overprovision is in percent (140); Excluded hosts, those that drain, count for nothing when
+	// availability and panic are worked out.
 	Overprovision uint32
 	Excluded      int
 	// WeightedHealth makes availability a matter of weights instead of numbers.
@@ -85,6 +86,11 @@ func newGroup(specs []Spec, priority uint32, all []*Host, policy Policy) Group {
 		g.Overprovision = 140
 	}
 	g.Healthy, g.Degraded = split(all)
+	for _, h := range all {
+		if h.Attr().Health == Draining {
+			g.Excluded++
+		}
+	}
 	weighted := false
 	for i := range specs {
 		weighted = weighted || specs[i].Priority == priority && specs[i].Weight > 0

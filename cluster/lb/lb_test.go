@@ -89,6 +89,11 @@ func TestDistribution(t *testing.T) {
 			0.1,
 		},
 		{"panic", conf(lb.RoundRobin), set(host.Spec{Hosts: join(up(0, 1), down(1, 1, 1))}), []float64{33.3, 33.3, 33.3}, 0.1},
+		{
+			"draining hosts bring no panic", conf(lb.RoundRobin), set(host.Spec{
+				Hosts: join(up(0, 1), hosts(1, host.Attributes{Health: host.Draining}, 1, 1)),
+			}), []float64{100, 0, 0}, 0,
+		},
 		{"panic switched off", noPanic, set(host.Spec{Hosts: join(up(0, 1), down(1, 1, 1))}), []float64{100, 0, 0}, 0},
 		{"all down, panic switched off", noPanic, set(host.Spec{Hosts: down(0, 1)}), nil, 0},
 		{"all down", conf(lb.RoundRobin), set(host.Spec{Hosts: down(0, 1, 1)}), []float64{50, 50}, 0.1},

@@ -121,9 +121,10 @@ const (
 // Lease is one stream's use of a pool. The user keeps it with its own state, so that taking an idle
 // connection allocates nothing; its methods are called inside the stream. The zero value is ready.
 type Lease struct {
-	pool *Pool
-	wait *waiter
-	conn *Conn
+	pool    *Pool
+	wait    *waiter
+	conn    *Conn
+	refused bool
 }
 
 // Get takes an idle connection and begins a stream on it. Without one the stream waits: Get returns
@@ -145,7 +146,7 @@ func (l *Lease) Get(t *stream.Turn, p *Pool, target stream.Target, hint, seq uin
 	w := &waiter{target: target, seq: seq}
 	l.wait = w
 	if f := p.enqueue(w); f != nil {
-		l.wait = nil
+		l.wait, l.refused = nil, true
 		return nil, f
 	}
 	p.serve(t)
@@ -194,6 +195,9 @@ func (l *Lease) Open(t *stream.Turn) (stream.Encoder, *stream.Fault) {
 	}
 	return enc, f
 }
+
+// Refused tells whether the stream was not even let wait for a connection.
+func (l *Lease) Refused() bool { return l.refused }
 
 // Conn returns the connection of the stream that was begun, nil before.
 func (l *Lease) Conn() *Conn { return l.conn }

@@ -54,13 +54,9 @@ func (l *Lease) Connect(p *Pool, target stream.Target, seq uint32) *stream.Fault
 	*l = Lease{pool: p}
 	tr, br := p.conf.Traffic, p.conf.Breakers
 	if !br.MayConnect(p.priority) {
+		// Envoy's TCP proxy asks before its pool would make it wait.
 		tr.CxOverflow.Inc()
-		p.mu.Lock()
-		lone := len(p.tcp) == 0
-		p.mu.Unlock()
-		if !lone {
-			return overflow()
-		}
+		return overflow()
 	}
 	if !br.TakePending(p.priority) {
 		tr.RqPendingOverflow.Inc()
