@@ -4,8 +4,8 @@ package h1
 
 import "testing"
 
-// A request of a keep-alive connection that goes through both ends makes no garbage: reading, header
-// maps, encoding, flushing, handing connections over.
+// A request of a keep-alive connection that goes through both ends makes no garbage: reading,
+// header maps, encoding, flushing, handing connections over.
 func TestProxyAllocs(t *testing.T) {
 	exchange, stop := proxyClient(t)
 	defer stop()

@@ -7,10 +7,11 @@ import (
 )
 
 // fixedOrigin answers every request that comes in one piece with the same bytes.
-func fixedOrigin(b testing.TB, answer []byte) (addr string, stop func()) {
+func fixedOrigin(tb testing.TB, answer []byte) (addr string, stop func()) {
+	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	go func() {
 		for {
@@ -35,23 +36,24 @@ func fixedOrigin(b testing.TB, answer []byte) (addr string, stop func()) {
 	return l.Addr().String(), func() { l.Close() }
 }
 
-func proxyClient(b testing.TB) (exchange func(), stop func()) {
+func proxyClient(tb testing.TB) (exchange func(), stop func()) {
+	tb.Helper()
 	body := string(pattern(1024))
 	answer := "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 1024\r\ndate: Tue, 24 Nov 2026 14:16:00 GMT\r\nserver: x\r\n\r\n" + body
-	up, stopOrigin := fixedOrigin(b, []byte(answer))
-	addr, _, stopProxy := startProxyTo(b, up)
+	up, stopOrigin := fixedOrigin(tb, []byte(answer))
+	addr, _, stopProxy := startProxyTo(tb, up)
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	req := []byte("GET /index.html?a=b HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\nX-Custom: 1\r\n\r\n")
+	req := []byte("GET /index.html?a=tb HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\nX-Custom: 1\r\n\r\n")
 	want := make([]byte, len(answer))
 	return func() {
 		if _, err := c.Write(req); err != nil {
-			b.Fatal(err)
+			tb.Fatal(err)
 		}
 		if _, err := io.ReadFull(c, want); err != nil {
-			b.Fatal(err)
+			tb.Fatal(err)
 		}
 	}, func() { c.Close(); stopProxy(); stopOrigin() }
 }

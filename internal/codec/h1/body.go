@@ -86,8 +86,9 @@ func (b *bodyReader) read(in []byte, m *header.Map) (n int, data []byte, err *pr
 		}
 		b.left -= uint64(n)
 		return n, in[:n], nil
+	default:
+		return b.readChunked(in, m)
 	}
-	return b.readChunked(in, m)
 }
 
 func (b *bodyReader) readChunked(in []byte, m *header.Map) (n int, data []byte, err *problem) {
@@ -126,6 +127,7 @@ func (b *bodyReader) readChunked(in []byte, m *header.Map) (n int, data []byte, 
 			var k int
 			k, err = b.trailerPart(in[n:], m)
 			n += k
+		default: // the others are no states of a chunked body
 		}
 	}
 	if first >= 0 {
@@ -221,7 +223,8 @@ func (b *bodyReader) ended(c byte) bool {
 	return b.term&0xffff == '\n'<<8|'\n' || b.term&0xffffff == '\n'<<16|'\r'<<8|'\n'
 }
 
-// lastByte takes a byte behind the last chunk: the end, or the first of the trailers, which it leaves.
+// lastByte takes a byte behind the last chunk: the end, or the first of the trailers, which it
+// leaves.
 func (b *bodyReader) lastByte(c byte) int {
 	switch {
 	case b.ended(c):

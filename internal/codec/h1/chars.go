@@ -25,7 +25,8 @@ func makeClasses() (t [256]class) {
 		if b >= '0' && b <= '9' || b|0x20 >= 'a' && b|0x20 <= 'z' {
 			t[c] |= tokenChar | hostChar | authorityChar
 		}
-		// Tab, form feed and DEL are what http-parser took and Balsa kept; badChar refuses the latter two.
+		// Tab, form feed and DEL are what http-parser took and Balsa kept; badChar refuses the
+		// latter two.
 		if b == '\t' || b == '\f' || b > ' ' && b <= 0x7f {
 			t[c] |= targetChar
 		}

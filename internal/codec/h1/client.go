@@ -1,6 +1,7 @@
 package h1
 
 import (
+	"errors"
 	"io"
 	"sync/atomic"
 
@@ -250,8 +251,8 @@ func (c *ClientConn) gotHead(t *stream.Turn, extra int) {
 }
 
 // responseDone gives the response to the stream, before the event that tells of its end: the stream
-// may be over, and another begun, when that returns. Bytes behind a response are a reason not to use
-// the connection again.
+// may be over, and another begun, when that returns. Bytes behind a response are a reason not to
+// use the connection again.
 func (c *ClientConn) responseDone(extra int) {
 	c.inBody, c.reading, c.interim = false, false, 0
 	if extra > 0 {
@@ -300,8 +301,9 @@ func (c *ClientConn) fail(t *stream.Turn, p *problem) bool {
 
 // end handles the end of what the peer sends, or of the socket.
 func (c *ClientConn) end(t *stream.Turn, err error) bool {
+	eof := errors.Is(err, io.EOF)
 	c.gone.Local = c.local.Load()
-	if err == io.EOF && c.inBody && c.body.state == bodyUntilClose && !c.h.upgrade {
+	if eof && c.inBody && c.body.state == bodyUntilClose && !c.h.upgrade {
 		to := c.currentTarget()
 		c.last.Store(true)
 		c.responseDone(0)
@@ -320,18 +322,19 @@ func (c *ClientConn) end(t *stream.Turn, err error) bool {
 	if c.local.Load() {
 		f.Flag, f.Reason = stream.LocalReset, stream.ReasonLocalReset
 	}
-	if err == io.EOF && (c.reading && !c.inBody || c.inBody && c.body.state != bodyUntilClose) {
+	if eof && (c.reading && !c.inBody || c.inBody && c.body.state != bodyUntilClose) {
 		// Envoy's parser takes the end of the data within a message for an error in it.
 		f = errCutShort.upstream()
 		c.gone.ProtocolError = true
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !eof {
 		f.Err = err
 	}
 	return c.tell(t, f)
 }
 
-// tell posts the end to the stream, if one runs that has no whole response, and lets no other begin.
+// tell posts the end to the stream, if one runs that has no whole response, and lets no other
+// begin.
 func (c *ClientConn) tell(t *stream.Turn, f *stream.Fault) bool {
 	c.last.Store(true)
 	c.mu.Lock()

@@ -91,8 +91,8 @@ func (c *ClientConn) EncodeTrailers(t *stream.Turn, m *header.Map) {
 }
 
 // requestDone notes the end of the request. A tunnel's end is that of our side of the connection. A
-// body that is shorter than announced leaves the peer waiting: the connection ends, and the stream is
-// told by its reader; one that was longer was cut, and the connection ends with the response.
+// body that is shorter than announced leaves the peer waiting: the connection ends, and the stream
+// is told by its reader; one that was longer was cut, and the connection ends with the response.
 func (c *ClientConn) requestDone(*stream.Turn) {
 	switch {
 	case c.out.frame == frameRaw:
@@ -125,8 +125,8 @@ func (c *ClientConn) shut() {
 	c.awake()
 }
 
-// Release implements stream.Encoder. The connection serves another stream if both directions of this
-// one have ended, nothing was left over and nobody said that it is the last.
+// Release implements stream.Encoder. The connection serves another stream if both directions of
+// this one have ended, nothing was left over and nobody said that it is the last.
 func (c *ClientConn) Release(t *stream.Turn) {
 	done := c.answered.Load() && c.whole.Load() && !c.last.Load() && !c.closing.Load()
 	c.setTarget(stream.Target{})

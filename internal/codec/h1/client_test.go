@@ -247,8 +247,8 @@ func TestClientReuse(t *testing.T) {
 	}
 }
 
-// What comes while no request is under way ends the connection: it must not be taken for the answer to
-// the next one.
+// What comes while no request is under way ends the connection: it must not be taken for the answer
+// to the next one.
 func TestClientIdleBytes(t *testing.T) {
 	t.Parallel()
 	r := dialRig(t, &ClientOptions{})

@@ -22,20 +22,20 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // tcpPair returns two ends of a connection over the loopback.
-func tcpPair(t testing.TB) (client, server *net.TCPConn) {
-	t.Helper()
+func tcpPair(tb testing.TB) (client, server *net.TCPConn) {
+	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer l.Close()
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	s, err := l.Accept()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
@@ -338,8 +338,8 @@ func TestDelayedCloseExpires(t *testing.T) {
 	c.Close()
 }
 
-// More than the socket buffers hold waits in our memory, and no more than that: the stream is told to
-// stop, and goes on when there is room.
+// More than the socket buffers hold waits in our memory, and no more than that: the stream is told
+// to stop, and goes on when there is room.
 func TestSlowClient(t *testing.T) {
 	t.Parallel()
 	const total = 32 << 20

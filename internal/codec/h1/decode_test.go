@@ -191,8 +191,8 @@ func http10(o *ServerOptions)   { o.AcceptHTTP10 = true }
 func trailers(o *ServerOptions) { o.EnableTrailers = true }
 func custom(o *ServerOptions)   { o.AllowCustomMethods = true }
 
-// Each of these was sent to Envoy 1.40; where it was told apart from what is wanted here, the name says
-// so.
+// Each of these was sent to Envoy 1.40; where it was told apart from what is wanted here, the name
+// says so.
 func TestRequestLine(t *testing.T) {
 	t.Parallel()
 	line := func(l string) string { return l + "\r\n" + okHost + "\r\n" }
@@ -278,8 +278,10 @@ func TestTarget(t *testing.T) {
 		{"one slash", line("GET http:/b"), want400, nil},
 		{"two at", line("GET http://b@@c/"), want400, nil},
 		{"percent", line("GET http://b%41/"), badURL, nil},
-		{"absolute not allowed", line("GET http://b/x"), ":authority=a\n:path=http://b/x\n:method=GET\n",
-			func(o *ServerOptions) { o.AllowAbsoluteURL = false }},
+		{
+			"absolute not allowed", line("GET http://b/x"), ":authority=a\n:path=http://b/x\n:method=GET\n",
+			func(o *ServerOptions) { o.AllowAbsoluteURL = false },
+		},
 		{"absolute without Host", "GET http://b/ HTTP/1.1\r\n\r\n", abs("b", "http", "/"), nil},
 		{"connect", line("CONNECT b:80"), tunnel("b:80"), nil},
 		{"connect IPv6", line("CONNECT [::1]:80"), tunnel("[::1]:80"), nil},
@@ -305,10 +307,14 @@ func TestHost(t *testing.T) {
 		{"empty", req("host:\r\n"), got(""), nil},
 		{"two", req("host: a\r\nhost: b\r\n"), got("a,b"), nil},
 		{"after others", req("x: 1\r\nHOST: a\r\n"), got("a") + "x=1\n", nil},
-		{"default for HTTP/1.0", "GET / HTTP/1.0\r\n\r\n", got("d") + "(close)\n",
-			func(o *ServerOptions) { o.AcceptHTTP10, o.DefaultHost = true, "d" }},
-		{"no default for HTTP/1.1", req(""), ":path=/\n:method=GET\n",
-			func(o *ServerOptions) { o.AcceptHTTP10, o.DefaultHost = true, "d" }},
+		{
+			"default for HTTP/1.0", "GET / HTTP/1.0\r\n\r\n", got("d") + "(close)\n",
+			func(o *ServerOptions) { o.AcceptHTTP10, o.DefaultHost = true, "d" },
+		},
+		{
+			"no default for HTTP/1.1", req(""), ":path=/\n:method=GET\n",
+			func(o *ServerOptions) { o.AcceptHTTP10, o.DefaultHost = true, "d" },
+		},
 	}
 	for _, a := range []string{"a:b", "A.B", "a_b", "a,b", "@", "u@a", "[::1]:80", "a%b", "a;b"} {
 		cases = append(cases, decodeCase{"takes " + a, req("host: " + a + "\r\n"), got(a), nil})
@@ -349,10 +355,14 @@ func TestHeaders(t *testing.T) {
 		{"bare LF at the end, strict", "GET / HTTP/1.1\r\nhost: a\r\nx: 1\r\n\n", want400, strict},
 		{"strict takes what is right", get("x: 1\r\n"), gotGet + "x=1\n", strict},
 		{"underscore", get("x_y: 1\r\n"), gotGet + "x_y=1\n", nil},
-		{"underscore refused", get("x_y: 1\r\n"), "! 400 http1.unexpected_underscore\n",
-			func(o *ServerOptions) { o.RejectUnderscores = true }},
-		{"underscore dropped", get("x_y: 1\r\nz: 2\r\n"), gotGet + "z=2\n",
-			func(o *ServerOptions) { o.DropUnderscores = true }},
+		{
+			"underscore refused", get("x_y: 1\r\n"), "! 400 http1.unexpected_underscore\n",
+			func(o *ServerOptions) { o.RejectUnderscores = true },
+		},
+		{
+			"underscore dropped", get("x_y: 1\r\nz: 2\r\n"), gotGet + "z=2\n",
+			func(o *ServerOptions) { o.DropUnderscores = true },
+		},
 		{"100 headers", get(strings.Repeat("x: y\r\n", 99)), gotGet + strings.Repeat("x=y\n", 99), nil},
 		{"101 headers", get(strings.Repeat("x: y\r\n", 100)), "! 431 http1.too_many_headers\n", nil},
 		{"60 KiB", get("x: " + strings.Repeat("y", 61408) + "\r\n"), gotGet + "x=" + strings.Repeat("y", 61408) + "\n", nil},

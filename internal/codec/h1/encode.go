@@ -8,11 +8,11 @@ import (
 	"sidecar/internal/buf"
 )
 
-// headWriter encodes one head. Whatever filters made of Content-Length and Transfer-Encoding, at most
-// one of them goes out, and the body is kept to it.
+// headWriter encodes one head. Whatever filters made of Content-Length and Transfer-Encoding, at
+// most one of them goes out, and the body is kept to it.
 //
-// DIVERGES(framing-headers): Envoy sends a Content-Length or Transfer-Encoding that a filter set, even
-// both, and bodies that do not match.
+// DIVERGES(framing-headers): Envoy sends a Content-Length or Transfer-Encoding that a filter set,
+// even both, and bodies that do not match.
 type headWriter struct {
 	opt   *Options
 	out   []byte

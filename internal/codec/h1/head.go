@@ -25,8 +25,8 @@ type head struct {
 	targetErr    *problem
 }
 
-// headReader finds and parses one head, of a request or a response. It is called again with the same
-// bytes and more until the head is whole: it remembers how far it has looked.
+// headReader finds and parses one head, of a request or a response. It is called again with the
+// same bytes and more until the head is whole: it remembers how far it has looked.
 type headReader struct {
 	opt      *Options
 	max      int
@@ -43,7 +43,8 @@ type headReader struct {
 func (r *headReader) reset() { r.started, r.first, r.line, r.scanned = false, 0, 0, 0 }
 
 // read parses the head that in begins with and returns its length; 0 asks for more bytes. The map
-// gets the first line's fields as soon as that line is whole. in is written to where lines are folded.
+// gets the first line's fields as soon as that line is whole. in is written to where lines are
+// folded.
 func (r *headReader) read(in []byte, m *header.Map, h *head) (int, *problem) {
 	window := in[:min(len(in), r.max)]
 	if !r.started {
@@ -130,8 +131,8 @@ func (o *Options) maxHeaders() int {
 	return defaultMaxHeaders
 }
 
-// checkCharacters looks at the first line, and then at the whole head at once, as Balsa does: this error
-// is found before any of a single header.
+// checkCharacters looks at the first line, and then at the whole head at once, as Balsa does: this
+// error is found before any of a single header.
 func checkCharacters(b []byte) *problem {
 	var seen class
 	for _, c := range b {
@@ -166,8 +167,8 @@ func maxHead(o *Options, response bool) int {
 	return defaultRequestHeaders
 }
 
-// leadingLines counts the line ends before a request, which are skipped (RFC 9112 section 2.2). Nothing
-// may come before a response.
+// leadingLines counts the line ends before a request, which are skipped (RFC 9112 section 2.2).
+// Nothing may come before a response.
 func leadingLines(in []byte, response bool) int {
 	n := 0
 	for !response && n < len(in) && (in[n] == '\r' || in[n] == '\n') {

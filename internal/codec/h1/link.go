@@ -21,8 +21,8 @@ func giveMap(m *header.Map) {
 	}
 }
 
-// link is what the two ends have in common: a socket, the stream that uses it now, and a reader that
-// waits where that stream tells it to.
+// link is what the two ends have in common: a socket, the stream that uses it now, and a reader
+// that waits where that stream tells it to.
 type link struct {
 	// Set by new, never changed.
 	w      *wire.Conn

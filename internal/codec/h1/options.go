@@ -21,8 +21,8 @@ type Options struct {
 	// ProperCase sends names as Proper-Case, PreserveCase as they came in.
 	ProperCase, PreserveCase bool
 	// Strict refuses what Envoy takes though RFC 9112 does not allow it: bare LF, CR within a line,
-	// obs-fold, more than one space in the first line, bytes between a chunk and its line end, chunk
-	// extensions that do not begin with a semicolon.
+	// obs-fold, more than one space in the first line, bytes between a chunk and its line end,
+	// chunk extensions that do not begin with a semicolon.
 	Strict bool
 }
 
@@ -45,8 +45,8 @@ type ServerOptions struct {
 	DefaultHost string
 	// AllowCustomMethods takes any token as a method.
 	AllowCustomMethods bool
-	// RejectUnderscores refuses requests with an underscore in a header's name, DropUnderscores drops
-	// the header.
+	// RejectUnderscores refuses requests with an underscore in a header's name, DropUnderscores
+	// drops the header.
 	RejectUnderscores, DropUnderscores bool
 	// Proxy100Continue leaves Expect: 100-continue to the upstream.
 	Proxy100Continue bool

@@ -1,7 +1,7 @@
 package h1
 
-// reasonPhrase returns the text that Envoy sends with a status (CodeUtility::toString); upstream's own
-// is not kept.
+// reasonPhrase returns the text that Envoy sends with a status (CodeUtility::toString); upstream's
+// own is not kept.
 func reasonPhrase(status int) string {
 	if status >= 100 && status < 100+len(phrases) {
 		if s := phrases[status-100]; s != "" {
@@ -11,7 +11,6 @@ func reasonPhrase(status int) string {
 	return "Unknown"
 }
 
-//nolint:gochecknoglobals // immutable table
 var phrases = [...]string{
 	0: "Continue", 1: "Switching Protocols",
 	100: "OK", 101: "Created", 102: "Accepted", 103: "Non-Authoritative Information", 104: "No Content",

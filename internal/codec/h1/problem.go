@@ -31,10 +31,8 @@ func refused(status int, details, text string) *problem {
 	return &problem{status: status, details: details, text: text, flag: stream.DownstreamProtocolError}
 }
 
-//nolint:gochecknoglobals // immutable table
 var (
 	errFirstByte     = bad(codecError, "first byte begins no message")
-	errFirstLine     = bad(codecError, "first line is malformed")
 	errSpaces        = bad(codecError, "first line has white space where none belongs")
 	errMethod        = bad(codecError, "method is not known")
 	errTarget        = bad(codecError, "request target is malformed")
@@ -70,7 +68,8 @@ var (
 	errPrematureData = bad(codecError, "response without a request")
 )
 
-// rejected is the fault that a server posts: Envoy answers with the status's own phrase as the body.
+// rejected is the fault that a server posts: Envoy answers with the status's own phrase as the
+// body.
 func (p *problem) rejected() *stream.Fault {
 	return &stream.Fault{
 		Side: stream.Downstream, Flag: p.flag, Status: p.status, Body: reasonPhrase(p.status),

@@ -71,8 +71,7 @@ func (p *proxy) take() *upstream {
 	u := &upstream{p: p}
 	u.conn = NewClientConn(w, u, &p.copt)
 	p.conns.Add(1)
-	p.wg.Add(1)
-	go func() { defer p.wg.Done(); u.conn.Serve() }()
+	p.wg.Go(u.conn.Serve)
 	return u
 }
 
@@ -109,7 +108,6 @@ func (s *proxied) recycle(*stream.Turn) {
 
 type upSide struct{ s *proxied }
 
-//nolint:gochecknoglobals // free list
 var proxieds = buf.Pool[proxied]{New: func() *proxied { return new(proxied) }}
 
 func (p *proxy) NewStream(_ *stream.Turn, enc stream.Encoder) stream.Target {
@@ -226,26 +224,24 @@ func (s *proxied) finish(t *stream.Turn, reset bool) {
 	t.Later(s.recycleFn)
 }
 
-// origin answers each request with a body of the length that its path names, after the request's own
-// body, whose checksum is in a header.
-func origin(t testing.TB) (addr string, stop func()) {
+// origin answers each request with a body of the length that its path names, after the request's
+// own body, whose checksum is in a header.
+func origin(tb testing.TB) (addr string, stop func()) {
+	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	wg.Add(1)
-	go func() {
-		defer wg.Done()
+	wg.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			wg.Add(1)
-			go func() { defer wg.Done(); defer c.Close(); originConn(c) }()
+			wg.Go(func() { defer c.Close(); originConn(c) })
 		}
-	}()
+	})
 	return l.Addr().String(), func() { l.Close(); wg.Wait() }
 }
 
@@ -311,24 +307,24 @@ func pattern(n int) []byte {
 	return b
 }
 
-func startProxy(t testing.TB) (addr string, p *proxy, stop func()) {
-	up, stopOrigin := origin(t)
-	addr, p, stopProxy := startProxyTo(t, up)
+func startProxy(tb testing.TB) (addr string, p *proxy, stop func()) {
+	tb.Helper()
+	up, stopOrigin := origin(tb)
+	addr, p, stopProxy := startProxyTo(tb, up)
 	return addr, p, func() { stopProxy(); stopOrigin() }
 }
 
-func startProxyTo(t testing.TB, up string) (addr string, p *proxy, stop func()) {
+func startProxyTo(tb testing.TB, up string) (addr string, p *proxy, stop func()) {
+	tb.Helper()
 	p = &proxy{upstream: up}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	wg.Add(1)
 	opt := DefaultServerOptions()
 	opt.DelayedCloseTimeout = 100 * time.Millisecond
-	go func() {
-		defer wg.Done()
+	wg.Go(func() {
 		for {
 			nc, err := l.Accept()
 			if err != nil {
@@ -336,15 +332,14 @@ func startProxyTo(t testing.TB, up string) (addr string, p *proxy, stop func()) 
 			}
 			w, _ := wire.New(nc, wire.Options{})
 			c := NewServerConn(w, p, opt)
-			wg.Add(1)
-			go func() { defer wg.Done(); c.Serve(stream.NewTurn()) }()
+			wg.Go(func() { c.Serve(stream.NewTurn()) })
 		}
-	}()
+	})
 	return l.Addr().String(), p, func() { l.Close(); wg.Wait(); p.close() }
 }
 
-// Clients of all habits at once: slow and stopped readers, slow writers, pipelining, leaving early. What
-// is answered must be whole and right, and nothing may be left over.
+// Clients of all habits at once: slow and stopped readers, slow writers, pipelining, leaving early.
+// What is answered must be whole and right, and nothing may be left over.
 func TestProxyRandom(t *testing.T) {
 	t.Parallel()
 	addr, p, stop := startProxy(t)
@@ -356,14 +351,12 @@ func TestProxyRandom(t *testing.T) {
 	until := time.Now().Add(seconds)
 	var whole atomic.Int64
 	for i := range 12 {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(i), 7))
 			for time.Now().Before(until) {
 				whole.Add(int64(randomClient(t, addr, r)))
 			}
-		}()
+		})
 	}
 	wg.Wait()
 	stop()

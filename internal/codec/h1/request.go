@@ -6,7 +6,8 @@ import (
 	"sidecar/api/header"
 )
 
-// knownMethod has Envoy's list, which is http-parser's. (The dash of M-SEARCH is missing there too.)
+// knownMethod has Envoy's list, which is http-parser's. (The dash of M-SEARCH is missing there
+// too.)
 func knownMethod(m []byte) bool {
 	switch string(m) {
 	case "GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE",
@@ -31,9 +32,9 @@ func cutWord(s []byte) (word, rest []byte) {
 	return s[i:j], s[j:]
 }
 
-// requestLine parses the first line into pseudo-headers in Envoy's order: :authority (to be filled from
-// Host), :path, :method; :scheme follows for an absolute-form target, before :path. short says that
-// the line had no version: no headers follow (HTTP/0.9).
+// requestLine parses the first line into pseudo-headers in Envoy's order: :authority (to be filled
+// from Host), :path, :method; :scheme follows for an absolute-form target, before :path. short says
+// that the line had no version: no headers follow (HTTP/0.9).
 func requestLine(line []byte, o *ServerOptions, m *header.Map, h *head) (short bool, err *problem) {
 	if o.Strict && !singleSpaced(line) {
 		return false, errSpaces
@@ -85,8 +86,8 @@ func validVersion(v []byte) bool {
 
 func digit(c byte) bool { return c >= '0' && c <= '9' }
 
-// framing decides what the head means for the body and the connection, in the order of Envoy's codec:
-// the first thing that is wrong is what the client and the access log see.
+// framing decides what the head means for the body and the connection, in the order of Envoy's
+// codec: the first thing that is wrong is what the client and the access log see.
 func (f *fieldReader) framing() *problem {
 	m, h := f.m, f.h
 	if h.hasLength && h.length == badLength && !h.chunked && !(f.isResponse() && h.bodiless()) {

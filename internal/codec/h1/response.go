@@ -7,6 +7,8 @@ import (
 )
 
 // statusLine parses the first line of a response. The phrase is dropped.
+//
+// DIVERGES(status-line): the status has three digits; Envoy takes any number from 100.
 func statusLine(line []byte, o *Options, m *header.Map, h *head) *problem {
 	version, rest := cutWord(line)
 	code, _ := cutWord(rest)
@@ -55,8 +57,8 @@ func (h *head) bodiless() bool {
 // interim tells a 1xx head that another head follows.
 func (h *head) interim() bool { return h.status < 200 && h.status != 101 }
 
-// responseFraming is Envoy's client codec on a whole head. h.isHead, h.connect and h.upgrade came in
-// from the request.
+// responseFraming is Envoy's client codec on a whole head. h.isHead, h.connect and h.upgrade came
+// in from the request.
 func (f *fieldReader) responseFraming() *problem {
 	m, h := f.m, f.h
 	asked := h.upgrade

@@ -287,7 +287,7 @@ func (c *ServerConn) ended(t *stream.Turn, err error) bool {
 		Side: stream.Downstream, Flag: stream.DownstreamConnectionTermination, Details: details,
 		Reason: stream.ReasonConnectionTermination, Close: true,
 	}
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		f.Err = err
 	}
 	c.w.Close()

@@ -46,9 +46,9 @@ func (c *ServerConn) EncodeInterim(t *stream.Turn, m *header.Map) {
 	c.w.End(t)
 }
 
-// EncodeHeaders implements stream.Encoder. It says connection: close in the head when the connection
-// cannot or shall not be used again: the request is not whole, its sender wants it, we drain, or the
-// body has no other end.
+// EncodeHeaders implements stream.Encoder. It says connection: close in the head when the
+// connection cannot or shall not be used again: the request is not whole, its sender wants it, we
+// drain, or the body has no other end.
 func (c *ServerConn) EncodeHeaders(t *stream.Turn, m *header.Map, end bool) {
 	if c.answered.Load() {
 		return
@@ -138,6 +138,8 @@ func (c *ServerConn) Reset(*stream.Turn, *stream.Fault) {
 }
 
 // closeSoon sends what is left and FIN, then waits for the client to close, up to the timeout.
+//
+// DIVERGES(delayed-close): Envoy sends FIN when the timeout is over, not before it.
 func (c *ServerConn) closeSoon() {
 	c.closing.Store(true)
 	if c.opt.DelayedCloseTimeout <= 0 {

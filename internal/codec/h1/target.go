@@ -7,8 +7,8 @@ import (
 	"sidecar/api/header"
 )
 
-// validTarget is Balsa's look at the request target (isUrlValid): origin and asterisk form, scheme and
-// authority, or CONNECT's authority.
+// validTarget is Balsa's look at the request target (isUrlValid): origin and asterisk form, scheme
+// and authority, or CONNECT's authority.
 func validTarget(t []byte, connect bool) bool {
 	if len(t) == 0 {
 		return false
@@ -63,11 +63,10 @@ func addTarget(t, method []byte, o *ServerOptions, m *header.Map, h *head) *prob
 		m.AddIDBytes(header.Path, t)
 		return nil
 	}
-	i := bytes.Index(t, []byte("://"))
-	if i < 0 {
+	scheme, rest, ok := bytes.Cut(t, []byte("://"))
+	if !ok {
 		return errURL
 	}
-	scheme, rest := t[:i], t[i+3:]
 	host, path := cutAt(rest, "/?#")
 	if at := bytes.LastIndexByte(host, '@'); at >= 0 {
 		host = host[at+1:]
@@ -93,8 +92,8 @@ func addTarget(t, method []byte, o *ServerOptions, m *header.Map, h *head) *prob
 	return nil
 }
 
-// validURLHost is a host with an optional port, as Envoy's URL parser takes them: no percent-encoding,
-// IPv6 in brackets.
+// validURLHost is a host with an optional port, as Envoy's URL parser takes them: no
+// percent-encoding, IPv6 in brackets.
 func validURLHost(s []byte) bool {
 	name, port, hasPort := splitPort(s)
 	if hasPort && !validPort(port) {
@@ -123,10 +122,7 @@ func splitPort(s []byte) (name, port []byte, hasPort bool) {
 		}
 		return s[:end+1], s[end+2:], true
 	}
-	if i := bytes.IndexByte(s, ':'); i >= 0 {
-		return s[:i], s[i+1:], true
-	}
-	return s, nil, false
+	return bytes.Cut(s, []byte{':'})
 }
 
 func validPort(p []byte) bool {
