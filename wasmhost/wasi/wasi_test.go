@@ -46,7 +46,7 @@ func TestFunctions(t *testing.T) {
 	} {
 		for _, module := range []string{"wasi_snapshot_preview1", "wasi_unstable"} {
 			var consts strings.Builder
-			for _, a := range strings.Fields(tc.args) {
+			for a := range strings.FieldsSeq(tc.args) {
 				consts.WriteString("(i32.const " + a + ")")
 			}
 			g, in := load(t, e, fmt.Sprintf(`(module (import %q %q (func $f (param %s) (result i32)))
