@@ -80,25 +80,28 @@ type Server struct {
 
 // serverStats are "server.".
 type serverStats struct {
-	Live             stats.Gauge     `stat:"live"`
-	State            stats.Gauge     `stat:"state"`
-	Uptime           stats.Gauge     `stat:"uptime"`
-	Concurrency      stats.Gauge     `stat:"concurrency"`
-	MemoryAllocated  stats.Gauge     `stat:"memory_allocated"`
-	MemoryHeap       stats.Gauge     `stat:"memory_heap_size"`
-	MemoryPhysical   stats.Gauge     `stat:"memory_physical_size"`
-	TotalConnections stats.Gauge     `stat:"total_connections"`
-	ParentConns      stats.Gauge     `stat:"parent_connections"`
-	HotRestartEpoch  stats.Gauge     `stat:"hot_restart_epoch"`
-	Version          stats.Gauge     `stat:"version"`
-	DaysToExpiry     stats.Gauge     `stat:"days_until_first_cert_expiring"`
-	InitTime         stats.Histogram `stat:"initialization_time_ms,ms"`
-	StaticUnknown    stats.Counter   `stat:"static_unknown_fields"`
-	DynamicUnknown   stats.Counter   `stat:"dynamic_unknown_fields"`
-	DroppedFlushes   stats.Counter   `stat:"dropped_stat_flushes"`
-	DebugAssertions  stats.Counter   `stat:"debug_assertion_failures"`
-	EnvoyBug         stats.Counter   `stat:"envoy_bug_failures"`
-	WIPProtos        stats.Counter   `stat:"wip_protos"`
+	Live             stats.Gauge `stat:"live"`
+	State            stats.Gauge `stat:"state"`
+	Uptime           stats.Gauge `stat:"uptime"`
+	Concurrency      stats.Gauge `stat:"concurrency"`
+	MemoryAllocated  stats.Gauge `stat:"memory_allocated"`
+	MemoryHeap       stats.Gauge `stat:"memory_heap_size"`
+	MemoryPhysical   stats.Gauge `stat:"memory_physical_size"`
+	TotalConnections stats.Gauge `stat:"total_connections"`
+	// Ours: what leak checks and the allocation budget read.
+	GoMallocs       stats.Gauge     `stat:"go_mallocs"`
+	GoGoroutines    stats.Gauge     `stat:"go_goroutines"`
+	ParentConns     stats.Gauge     `stat:"parent_connections"`
+	HotRestartEpoch stats.Gauge     `stat:"hot_restart_epoch"`
+	Version         stats.Gauge     `stat:"version"`
+	DaysToExpiry    stats.Gauge     `stat:"days_until_first_cert_expiring"`
+	InitTime        stats.Histogram `stat:"initialization_time_ms,ms"`
+	StaticUnknown   stats.Counter   `stat:"static_unknown_fields"`
+	DynamicUnknown  stats.Counter   `stat:"dynamic_unknown_fields"`
+	DroppedFlushes  stats.Counter   `stat:"dropped_stat_flushes"`
+	DebugAssertions stats.Counter   `stat:"debug_assertion_failures"`
+	EnvoyBug        stats.Counter   `stat:"envoy_bug_failures"`
+	WIPProtos       stats.Counter   `stat:"wip_protos"`
 }
 
 // Run starts the process and runs it until it is told to stop. With --mode validate it only checks

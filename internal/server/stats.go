@@ -15,6 +15,8 @@ func (s *Server) refreshStats() {
 	runtime.ReadMemStats(&m)
 	s.stats.MemoryAllocated.SetUint(m.HeapAlloc)
 	s.stats.MemoryHeap.SetUint(m.HeapSys)
+	s.stats.GoMallocs.SetUint(m.Mallocs)
+	s.stats.GoGoroutines.Set(int64(runtime.NumGoroutine()))
 	s.stats.MemoryPhysical.Set(residentBytes())
 	if s.listeners != nil {
 		s.stats.TotalConnections.Set(s.listeners.Connections())
