@@ -329,7 +329,9 @@ func (m *Map) set(id ID, name, value string, own bool) {
 
 // SetBytes is SetID with the value in a byte slice.
 func (m *Map) SetBytes(id ID, value []byte) {
-	m.set(id, names[id].name, unsafe.String(unsafe.SliceData(value), len(value)), true)
+	// Stored first: value is then known not to outlive the call, so that a caller's array stays on its
+	// stack.
+	m.set(id, names[id].name, m.store(unsafe.String(unsafe.SliceData(value), len(value))), false)
 }
 
 func (m *Map) find(id ID, name string) int {

@@ -102,12 +102,12 @@ func (m *Monitor) Gen() uint32 { return m.gen }
 func (m *Monitor) Retire() {
 	m.mu.Lock()
 	m.gen++
-	q := m.queue
-	m.queue, m.queued = nil, 0
-	m.mu.Unlock()
-	for i := range q {
-		q[i].release()
+	for i := range m.queue {
+		m.queue[i].release()
 	}
+	clear(m.queue)
+	m.queue, m.queued = m.queue[:0], 0
+	m.mu.Unlock()
 }
 
 // Post runs e inside the stream, now or when the goroutine that runs it gets there. Data is copied
