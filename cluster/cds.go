@@ -20,11 +20,13 @@ type cdsWatcher struct {
 // the first answer was applied, or is not to be had in time. The clusters of that answer may be
 // warming then; see WhenReady.
 func (m *Manager) StartCDS(src *source.ConfigSource, first func()) source.Subscription {
+	scope := m.root.Sub("cluster_manager").Sub("cds")
 	return m.opt.Subscriber.Subscribe(source.Spec{
-		TypeURL: source.ClusterType,
-		Source:  src,
-		Watcher: &cdsWatcher{m: m, first: first},
-		Stats:   stats.Bind[source.Stats](m.root.Sub("cluster_manager").Sub("cds")),
+		TypeURL:      source.ClusterType,
+		Source:       src,
+		Watcher:      &cdsWatcher{m: m, first: first},
+		Stats:        stats.Bind[source.Stats](scope),
+		ControlPlane: src.ControlPlane(scope),
 	})
 }
 

@@ -51,6 +51,11 @@ type Env struct {
 	Intern *Intern
 	// NoEDS refuses EDS clusters: there is nobody to subscribe to.
 	NoEDS bool
+	// GRPC tells whether a gRPC client of the process speaks to the cluster of a name: such a one may
+	// ask for HTTP/2, which that client speaks by itself. nil: there is none.
+	GRPC func(name string) bool
+	// Bind is cluster_manager.upstream_bind_config, for clusters without one of their own.
+	Bind *Bind
 }
 
 // Intern shares what is equal between the clusters of a process. The zero value is ready.
@@ -147,6 +152,9 @@ func (c *compiler) connections() {
 	s.BufferLimit = config.Value(msg.GetPerConnectionBufferLimitBytes(), 1<<20)
 	s.skipWarmOnInit = !config.Value(msg.GetWaitForWarmOnInit(), true)
 	c.transport(config.Field("transport_socket"), msg.GetTransportSocket())
+	if c.env.Bind != nil && msg.GetUpstreamBindConfig() == nil {
+		s.dial.Freebind, s.dial.Sources = c.env.Bind.freebind, c.env.Bind.sources
+	}
 	c.bind(config.Field("upstream_bind_config"), msg.GetUpstreamBindConfig())
 	c.upstreamOptions(config.Field("upstream_connection_options"), msg.GetUpstreamConnectionOptions())
 }

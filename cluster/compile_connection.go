@@ -59,6 +59,22 @@ func (c *compiler) transport(p *config.Path, ts *corev3.TransportSocket) {
 	}
 }
 
+// Bind is a compiled BindConfig.
+type Bind struct {
+	freebind bool
+	sources  []netip.AddrPort
+}
+
+// CompileBind compiles the upstream_bind_config of the cluster manager; nil gives nil.
+func CompileBind(p *config.Path, b *corev3.BindConfig, errs *config.Errors) *Bind {
+	if b == nil {
+		return nil
+	}
+	c := &compiler{errs: errs, set: &Settings{}}
+	c.bind(p, b)
+	return &Bind{freebind: c.set.dial.Freebind, sources: c.set.dial.Sources}
+}
+
 // bind compiles upstream_bind_config: one source address, and one more of the other family.
 func (c *compiler) bind(p *config.Path, b *corev3.BindConfig) {
 	if b == nil {

@@ -15,6 +15,9 @@ const httpOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 const noHTTP2 = "HTTP/2 upstream is not supported"
 
+// ownHTTP2 is why the fine tuning of HTTP/2 changes nothing for clusters that may ask for it.
+const ownHTTP2 = "only the gRPC client of the process speaks HTTP/2 here, with limits of its own"
+
 var (
 	httpOptionsFields = config.Fields[*httpv3.HttpProtocolOptions]{
 		Used: "common_http_protocol_options explicit_http_config use_downstream_protocol_config",
@@ -54,6 +57,36 @@ var (
 	}
 	preserveCaseFields = config.Fields[*preservecasev3.PreserveCaseFormatterConfig]{
 		OffOnly: "forward_reason_phrase formatter_type_on_envoy_headers",
+	}
+	http2Fields = config.Fields[*corev3.Http2ProtocolOptions]{
+		Used:    "connection_keepalive",
+		OffOnly: `allow_connect allow_metadata`,
+		Refused: `custom_settings_parameters`,
+		NoOp: map[string]string{
+			"hpack_table_size":                                     ownHTTP2,
+			"max_concurrent_streams":                               ownHTTP2,
+			"initial_stream_window_size":                           ownHTTP2,
+			"initial_connection_window_size":                       ownHTTP2,
+			"max_outbound_frames":                                  ownHTTP2,
+			"max_outbound_control_frames":                          ownHTTP2,
+			"max_consecutive_inbound_frames_with_empty_payload":    ownHTTP2,
+			"max_inbound_priority_frames_per_stream":               ownHTTP2,
+			"max_inbound_window_update_frames_per_data_frame_sent": ownHTTP2,
+			"stream_error_on_invalid_http_messaging":               ownHTTP2,
+			"override_stream_error_on_invalid_http_message":        ownHTTP2,
+			"use_oghttp2_codec":                                    ownHTTP2,
+			"max_metadata_size":                                    ownHTTP2,
+			"disallow_obs_text":                                    ownHTTP2, "stream_reset_burst": ownHTTP2, "stream_reset_rate": ownHTTP2,
+			"enable_huffman_encoding":  ownHTTP2,
+			"max_header_field_size_kb": ownHTTP2,
+		},
+	}
+	keepaliveHTTP2Fields = config.Fields[*corev3.KeepaliveSettings]{
+		Used: "interval timeout",
+		NoOp: map[string]string{
+			"interval_jitter":          "the gRPC client sends its PINGs without",
+			"connection_idle_interval": "the gRPC client sends a PING whenever it has read nothing for the interval",
+		},
 	}
 	properCaseFields = config.Fields[*corev3.Http1ProtocolOptions_HeaderKeyFormat_ProperCaseWords]{}
 )
@@ -163,8 +196,20 @@ func (c *compiler) statefulFormatter(p *config.Path, m *corev3.TypedExtensionCon
 	}
 }
 
+// http2 allows HTTP/2 where nobody but a gRPC client of the process uses the cluster, as for that of
+// the management server.
 func (c *compiler) http2(p *config.Path, m *corev3.Http2ProtocolOptions) {
-	if m != nil {
+	switch {
+	case m == nil:
+	case c.env.GRPC == nil || !c.env.GRPC(c.msg.GetName()):
 		c.errs.Add(p, noHTTP2)
+	default:
+		http2Fields.Check(p, m, c.errs)
+		keepalive := m.GetConnectionKeepalive()
+		at := p.Field("connection_keepalive")
+		keepaliveHTTP2Fields.Check(at, keepalive, c.errs)
+		c.set.HTTP.HTTP2 = true
+		c.set.HTTP.Keepalive = config.Duration(at.Field("interval"), keepalive.GetInterval(), 0, c.errs)
+		c.set.HTTP.KeepaliveTimeout = config.Duration(at.Field("timeout"), keepalive.GetTimeout(), 0, c.errs)
 	}
 }

@@ -81,6 +81,10 @@ type HTTPOptions struct {
 	MaxResponseHeaders, MaxResponseHeadersKB uint32
 	// MaxStreamDuration of a request; 0 is none.
 	MaxStreamDuration time.Duration
+	// HTTP2 marks a cluster for the gRPC clients of the process alone: it takes no requests.
+	HTTP2 bool
+	// Keepalive and KeepaliveTimeout are those of HTTP/2's PINGs; 0 is none.
+	Keepalive, KeepaliveTimeout time.Duration
 }
 
 type edsConfig struct {

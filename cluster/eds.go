@@ -20,11 +20,12 @@ type edsFinder struct {
 func (c *Cluster) startEDS(conf *Config) {
 	f := &edsFinder{c: c}
 	f.sub = c.m.opt.Subscriber.Subscribe(source.Spec{
-		TypeURL: source.EndpointType,
-		Names:   []string{conf.eds.service},
-		Source:  conf.eds.source,
-		Watcher: f,
-		Stats:   c.sub.Get(),
+		TypeURL:      source.EndpointType,
+		Names:        []string{conf.eds.service},
+		Source:       conf.eds.source,
+		Watcher:      f,
+		Stats:        c.sub.Get(),
+		ControlPlane: conf.eds.source.ControlPlane(c.scope),
 	})
 	c.find(f)
 }

@@ -9,8 +9,7 @@ import (
 func TestFieldsAccounted(t *testing.T) {
 	t.Parallel()
 	configtest.Covers(t, configtest.Elsewhere{
-		"envoy.config.core.v3.ConfigSource",         // internal/config/source
-		"envoy.config.core.v3.Http2ProtocolOptions", // refused as a whole, with its own words
+		"envoy.config.core.v3.ConfigSource", // internal/config/source
 	},
 		clusterFields, metadataFields, addressFields, socketAddressFields, pipeFields,
 		assignmentFields, policyFields, dropFields, localityFields, lbEndpointListFields,
@@ -24,6 +23,6 @@ func TestFieldsAccounted(t *testing.T) {
 		formatFields, properCaseFields,
 		edsFields, refreshFields, originalDstFields, clusterTypeFields, dnsClusterFields,
 		dnsClusterRefreshFields, dnsResolutionFields, dnsOptionFields, caresFields, getaddrinfoFields,
-		preserveCaseFields,
+		preserveCaseFields, http2Fields, keepaliveHTTP2Fields,
 	)
 }

@@ -29,6 +29,9 @@ type Options struct {
 	NextConnID func() uint64
 	// Random must be safe for concurrent use; nil is the runtime's generator.
 	Random func() uint64
+	// GRPC and Bind are for Env, see there.
+	GRPC func(name string) bool
+	Bind *Bind
 	// Subscriber fetches endpoints; nil refuses EDS clusters.
 	Subscriber source.Subscriber
 	// NewResolver makes DNS resolvers; nil is the one of package discover.
@@ -119,7 +122,9 @@ func (m *Manager) Each(f func(*Cluster)) {
 }
 
 // Env returns what Compile should be given, so that equal settings are shared.
-func (m *Manager) Env() Env { return Env{Intern: &m.intern, NoEDS: m.opt.Subscriber == nil} }
+func (m *Manager) Env() Env {
+	return Env{Intern: &m.intern, NoEDS: m.opt.Subscriber == nil, GRPC: m.opt.GRPC, Bind: m.opt.Bind}
+}
 
 // Apply brings a cluster to a new version. viaAPI tells clusters of CDS from those of the bootstrap;
 // version is the server's name of it. A cluster that is not there yet, or that differs in more than

@@ -49,6 +49,9 @@ func (c *Cluster) NewStream(t *stream.Turn, ctx *Context, target stream.Target, 
 	if f != nil {
 		return nil, f
 	}
+	if c.conf.Load().HTTP.HTTP2 {
+		return nil, http2Upstream()
+	}
 	enc, f := a.lease.Get(t, p, target, ctx.Hint, ctx.Seq)
 	if a.lease.Refused() {
 		a.Host = nil // Envoy: a stream that may not wait has no upstream host, in logs and counters
@@ -101,6 +104,14 @@ func noHealthyUpstream() *stream.Fault {
 	return &stream.Fault{
 		Side: stream.Upstream, Flag: stream.NoHealthyUpstream, Status: 503,
 		Details: "no_healthy_upstream", Body: "no healthy upstream",
+	}
+}
+
+// http2Upstream answers a request that a route sends to a cluster which is there for a gRPC client.
+func http2Upstream() *stream.Fault {
+	return &stream.Fault{
+		Side: stream.Internal, Flag: stream.UpstreamProtocolError, Status: 503,
+		Details: "http2_upstream_not_supported", Body: noHTTP2,
 	}
 }
 

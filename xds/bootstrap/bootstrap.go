@@ -48,6 +48,12 @@ type Bootstrap struct {
 	// LogFormat is a pattern for the log; empty: the bootstrap has none.
 	LogFormat string
 
+	// GRPCClusters are the names of clusters that a gRPC client of the process speaks to, wherever in
+	// the bootstrap an envoy_grpc names them.
+	GRPCClusters map[string]bool
+	// UnknownFields counts the fields that were let through with a warning.
+	UnknownFields int
+
 	// Bytes is the serialized bootstrap, for /config_dump.
 	Bytes []byte
 }
@@ -89,7 +95,9 @@ func Load(in Input) (b *Bootstrap, warnings []error, err error) {
 		warnings = append(warnings, warned...)
 		proto.Merge(&msg, &over)
 	}
+	unknown := len(warnings)
 	b, warned := compile(&msg, &in, &errs)
+	b.UnknownFields = unknown
 	return b, append(warnings, warned...), in.Locate(errs.Err())
 }
 
@@ -129,6 +137,8 @@ func compile(msg *bootstrapv3.Bootstrap, in *Input, errs *config.Errors) (b *Boo
 	b.UpstreamBind = msg.GetClusterManager().GetUpstreamBindConfig()
 	b.dynamicResources(msg.GetDynamicResources(), errs)
 	b.Stats, warnings = stats(msg.GetStatsConfig(), errs)
+	b.Stats.flush(msg, errs)
+	b.GRPCClusters = grpcClusters(msg)
 	extensions(msg.GetBootstrapExtensions(), errs)
 	inlineHeaders(msg.GetInlineHeaders(), errs)
 	unique("listener", names(b.Listeners), ListenerPath, errs)

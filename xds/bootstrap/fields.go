@@ -9,7 +9,8 @@ import (
 
 var bootstrapFields = config.Fields[*bootstrapv3.Bootstrap]{
 	Used: `node static_resources dynamic_resources cluster_manager deferred_stat_options stats_config
-		layered_runtime admin overload_manager bootstrap_extensions application_log_config inline_headers`,
+		layered_runtime admin overload_manager bootstrap_extensions application_log_config inline_headers
+		stats_flush_interval stats_flush_on_admin`,
 	OffOnly: "enable_dispatcher_stats use_tcp_for_dns_lookups enable_worker_cpu_affinity",
 	Refused: `node_context_params hds_config flags_path stats_sinks stats_eviction_interval watchdog watchdogs
 		tracing header_prefix stats_server_version_override dns_resolution_config typed_dns_resolver_config
@@ -17,10 +18,6 @@ var bootstrapFields = config.Fields[*bootstrapv3.Bootstrap]{
 		certificate_provider_instances perf_tracing_file_path default_regex_engine xds_delegate_extension
 		xds_config_tracker_extension listener_manager grpc_async_client_manager_config
 		memory_allocator_manager`,
-	NoOp: map[string]string{
-		"stats_flush_interval": "stats are read where they are counted; there is no sink to flush to",
-		"stats_flush_on_admin": "stats are read where they are counted; there is no sink to flush to",
-	},
 }
 
 var nodeFields = config.Fields[*corev3.Node]{

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
@@ -19,6 +21,19 @@ type Stats struct {
 	Tags              []StatsTag
 	// Matcher tells which stats to leave out; nil: none.
 	Matcher *StatsMatcher
+	// FlushInterval is how often histograms are merged for their readers; 0: when the admin server
+	// shows them (stats_flush_on_admin).
+	FlushInterval time.Duration
+}
+
+// defaultFlush is Envoy's default of stats_flush_interval.
+const defaultFlush = 5 * time.Second
+
+func (s *Stats) flush(msg *bootstrapv3.Bootstrap, errs *config.Errors) {
+	if msg.GetStatsFlushOnAdmin() {
+		return
+	}
+	s.FlushInterval = config.Duration(config.Field("stats_flush_interval"), msg.GetStatsFlushInterval(), defaultFlush, errs)
 }
 
 // StatsTag takes a tag out of names of stats, or puts a fixed one on all.

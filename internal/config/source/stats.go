@@ -38,3 +38,12 @@ type ControlPlaneStats struct {
 	// Identifier is what the server calls itself.
 	Identifier stats.Text `stat:"identifier"`
 }
+
+// ControlPlane binds the stream's statistics below a subscription's scope, if the source has a stream
+// of its own; else it returns nil.
+func (c *ConfigSource) ControlPlane(scope *stats.Scope) *ControlPlaneStats {
+	if c == nil || c.Kind != KindGRPC {
+		return nil
+	}
+	return stats.Bind[ControlPlaneStats](scope.Sub("control_plane"))
+}
