@@ -134,7 +134,8 @@ func (c *Config) compileCodec(m *hcmv3.HttpConnectionManager, errs *config.Error
 	}
 	o.DelayedCloseTimeout = config.Duration(config.Field("delayed_close_timeout"),
 		m.GetDelayedCloseTimeout(), defaultDelayedClose, errs)
-	o.Proxy100Continue = m.GetProxy_100Continue()
+	c.proxy100Continue = m.GetProxy_100Continue()
+	o.Proxy100Continue = true // the manager answers, and counts, where it isn't for the upstream
 	o.DelayedCloseExpired = &c.stats.CxDelayedCloseTimeout
 	h1 := m.GetHttpProtocolOptions()
 	p := config.Field("http_protocol_options")

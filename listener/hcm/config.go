@@ -67,6 +67,7 @@ type Config struct {
 	preserveRequestID    bool
 	requestIDInResponse  bool
 	acceptHTTP10         bool
+	proxy100Continue     bool
 	schemeMatchUpstream  bool
 	normalize            bool
 	mergeSlashes         bool

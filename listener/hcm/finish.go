@@ -58,7 +58,7 @@ func (s *Stream) recycle(t *stream.Turn) {
 	s.bodyEnded = [2]bool{}
 	s.pauses = [2]pauseReason{}
 	s.finishedAll, s.headSent, s.replying, s.closeAfter = false, false, false, false
-	s.upgraded, s.isGRPC, s.isHead, s.requestWhole = false, false, false, false
+	s.upgraded, s.isGRPC, s.isHead, s.requestWhole, s.answered = false, false, false, false, false
 	s.entryKnown, s.finishing = false, false
 	s.reached = 0
 	s.info = stream.Info{}

@@ -22,7 +22,7 @@ var (
 	pathNormFailed  = filter.Reply{Status: 400, Details: "path_normalization_failed", GRPCStatus: -1}
 	upgradeFailed   = filter.Reply{Status: 403, Details: "upgrade_failed", GRPCStatus: -1}
 	durationTimeout = filter.Reply{
-		Status: 504, Details: "max_duration_timeout", Body: "downstream duration timeout", GRPCStatus: -1,
+		Status: 504, Details: "max_duration_timeout", Body: "downstream duration timeout", GRPCStatus: 4,
 	}
 	headersTimeout = filter.Reply{
 		Status: 408, Details: "request_header_timeout", Body: "request header timeout", GRPCStatus: -1,
@@ -185,9 +185,6 @@ func (s *Stream) dropHeld(d filter.Direction) {
 
 // cutRequest ends the request's way: no filter sees any more of it.
 func (s *Stream) cutRequest(t *stream.Turn) {
-	if s.req == ended || s.req == finished {
-		s.requestWhole = true
-	}
 	s.req = finished
 	s.dropHeld(filter.Request)
 	if s.pauses[filter.Request] != 0 {
@@ -212,7 +209,6 @@ func (s *Stream) tooLarge(t *stream.Turn, d filter.Direction) {
 // onRejected answers what the codec could not take.
 func (s *Stream) onRejected(t *stream.Turn, f *stream.Fault) {
 	s.cfg.stats.CxProtocolError.Inc()
-	s.cfg.stats.RqRxReset.Inc()
 	s.info.Protocol = s.enc.Protocol()
 	s.reply(t, &filter.Reply{
 		Status: f.Status, Body: f.Body, Details: f.Details, Flag: f.Flag, GRPCStatus: -1,
@@ -237,7 +233,6 @@ func (s *Stream) reset(t *stream.Turn, f *stream.Fault) {
 
 // onDownstreamReset is the client's end, or that of its connection.
 func (s *Stream) onDownstreamReset(t *stream.Turn, f *stream.Fault) {
-	s.cfg.stats.RqRxReset.Inc()
 	s.conn.endedActive.Store(true)
 	if f != nil {
 		s.info.Flags |= f.Flag

@@ -22,6 +22,7 @@ func (s *Stream) onRequestHeaders(t *stream.Turn, h *header.Map, end bool) {
 	} else {
 		s.arm(t, timerRequest, s.cfg.requestTimeout)
 	}
+	s.sendContinue(t, h)
 	if r := s.refuse(t, h); r != nil {
 		s.reply(t, r)
 		return
@@ -37,6 +38,20 @@ func (s *Stream) onRequestHeaders(t *stream.Turn, h *header.Map, end bool) {
 	s.makeFilters()
 	s.arm(t, timerDuration, s.maxDuration(h))
 	s.pushHeaders(t, 0, 0, end)
+}
+
+// sendContinue answers Expect: 100-continue, unless that is left to the upstream.
+func (s *Stream) sendContinue(t *stream.Turn, h *header.Map) {
+	v, ok := h.GetID(header.Expect)
+	if !ok || s.cfg.proxy100Continue || !strings.EqualFold(v, "100-continue") {
+		return
+	}
+	s.countStatus(100)
+	h.RemoveID(header.Expect)
+	m := &s.localResponse // not in use before the request was shown to anyone
+	m.Reset()
+	m.AddStatic(":status", "100")
+	s.enc.EncodeInterim(t, m)
 }
 
 // refuse makes Envoy's checks of a head, in Envoy's order; nil lets it pass
@@ -190,6 +205,7 @@ func (s *Stream) cleanExternal(h *header.Map, edge bool) {
 		h.RemoveID(header.XEnvoyDecoratorOperation)
 		h.RemoveID(header.XEnvoyDownstreamServiceCluster)
 		h.RemoveID(header.XEnvoyDownstreamServiceNode)
+		h.RemoveID(header.XEnvoyOriginalPath)
 	}
 	for _, id := range internalOnly {
 		h.RemoveID(id)
@@ -249,6 +265,7 @@ func (s *Stream) setScheme(h *header.Map) {
 	switch {
 	case s.cfg.schemeOverwrite != "":
 		h.SetStatic(header.Scheme, s.cfg.schemeOverwrite)
+		h.SetStatic(header.XForwardedProto, s.cfg.schemeOverwrite)
 	case h.Has(header.Scheme) && !s.cfg.schemeMatchUpstream:
 	default:
 		if p := h.Value(header.XForwardedProto); p == "http" || p == "https" {
@@ -291,7 +308,7 @@ func appendVia(h *header.Map, via string) {
 func isGRPC(h *header.Map) bool {
 	ct := h.Value(header.ContentType)
 	const grpc = "application/grpc"
-	return strings.HasPrefix(ct, grpc) && (len(ct) == len(grpc) || ct[len(grpc)] == '+' || ct[len(grpc)] == ';')
+	return strings.HasPrefix(ct, grpc) && (len(ct) == len(grpc) || ct[len(grpc)] == '+')
 }
 
 // isUpgrade tells whether the head asks to leave HTTP (Utility::isUpgrade).

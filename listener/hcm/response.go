@@ -131,11 +131,7 @@ func (s *Stream) cleanResponse(h *header.Map) {
 // whole (its rest would be taken for the next one), or the connection drains. HTTP/2 has GOAWAY for
 // that, so the codec decides what it means.
 func (s *Stream) decideClose(h *header.Map) {
-	whole := s.requestWhole || s.req == ended || (s.req == finished && !s.replying)
-	if s.replying {
-		whole = s.requestWhole
-	}
-	if !whole && !s.upgraded {
+	if !s.requestWhole && !s.upgraded {
 		s.cfg.stats.RqResponseBeforeComplete.Inc()
 		if s.info.Protocol < stream.HTTP2 {
 			s.closeAfter = true
@@ -174,7 +170,7 @@ func (s *Stream) sendTrailers(t *stream.Turn, h *header.Map) {
 
 // responseDone notes that the whole response was given to the codec.
 func (s *Stream) responseDone(t *stream.Turn) {
-	s.resp = finished
+	s.resp, s.answered = finished, true
 	s.info.LastTxDownstream = s.since(t)
 	if s.info.FirstTxDownstream == stream.Unset {
 		s.info.FirstTxDownstream = s.info.LastTxDownstream

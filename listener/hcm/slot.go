@@ -1,6 +1,8 @@
 package hcm
 
 import (
+	"strconv"
+
 	"sidecar/api/filter"
 	"sidecar/api/header"
 	"sidecar/api/stream"
@@ -132,7 +134,10 @@ func (sl *slot) Committed() bool { return sl.s.resp != idle }
 // RespondInterim implements filter.Terminal.
 func (sl *slot) RespondInterim(t *stream.Turn, h *header.Map) {
 	// Envoy passes 1xx heads on only where it does not answer Expect: 100-continue itself.
-	if sl.s.resp == idle && sl.s.enc != nil && sl.s.cfg.codecOptions.Proxy100Continue {
+	if sl.s.resp == idle && sl.s.enc != nil && sl.s.cfg.proxy100Continue {
+		if status, err := strconv.Atoi(h.Value(header.Status)); err == nil {
+			sl.s.countStatus(status)
+		}
 		sl.s.enc.EncodeInterim(t, h)
 	}
 }

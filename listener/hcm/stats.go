@@ -85,13 +85,16 @@ func (c *Conn) countRequest() {
 // countResponse charges the status of the response as it is sent
 // (ConnectionManagerImpl::chargeStats).
 func (s *Stream) countResponse() {
-	if s.info.HealthCheck {
-		return
+	if !s.info.HealthCheck {
+		s.countStatus(s.info.Status)
 	}
+}
+
+func (s *Stream) countStatus(status int) {
 	st, ls := s.conn.stats, s.conn.lstats
 	st.RqCompleted.Inc()
 	ls.RqCompleted.Inc()
-	switch s.info.Status / 100 {
+	switch status / 100 {
 	case 1:
 		st.Rq1xx.Inc()
 		ls.Rq1xx.Inc()
@@ -112,6 +115,10 @@ func (s *Stream) countResponse() {
 
 func (c *Conn) countFinished(t *stream.Turn, s *Stream) {
 	c.stats.RqActive.Dec()
+	if !s.requestWhole || !s.answered {
+		// Envoy counts here whoever reset the stream, and resets those whose request is not whole.
+		c.stats.RqRxReset.Inc()
+	}
 	c.stats.RqTime.Record(uint64(s.info.Since(t.Now()).Milliseconds()))
 }
 

@@ -38,7 +38,8 @@ type Stream struct {
 	upgraded     bool // an upgrade or CONNECT was accepted
 	isGRPC       bool
 	isHead       bool
-	requestWhole bool // the request was received whole before it was cut
+	requestWhole bool // the request was received to its end
+	answered     bool // the response was given to the codec to its end
 	entry        *route.Entry
 	entryKnown   bool
 	random       uint64
@@ -144,6 +145,7 @@ func (s *Stream) onRequestTrailers(t *stream.Turn, h *header.Map) {
 }
 
 func (s *Stream) requestEnded(t *stream.Turn) {
+	s.requestWhole = true
 	s.info.LastRxDownstream = s.info.Since(t.Now())
 	s.disarm(timerRequest)
 }

@@ -23,9 +23,6 @@ var (
 	}
 )
 
-// deadlineExceeded is the gRPC status of timeouts.
-const deadlineExceeded = 4
-
 // OnDeadline ends what has taken too long.
 func (r *Filter) OnDeadline(t *stream.Turn, which uint8) {
 	if r.done {
@@ -37,7 +34,7 @@ func (r *Filter) OnDeadline(t *stream.Turn, which uint8) {
 		r.cluster.ChargeTimeout(r.attempt.Host)
 		r.onTimeout(t, &filter.Reply{
 			Status: 504, Details: "response_timeout", Body: "upstream request timeout",
-			Flag: stream.UpstreamRequestTimeout, GRPCStatus: deadlineExceeded,
+			Flag: stream.UpstreamRequestTimeout, GRPCStatus: -1,
 		})
 	case deadlineTry, deadlineTryIdle:
 		r.onTryTimeout(t, which)
@@ -68,7 +65,7 @@ func (r *Filter) onTryTimeout(t *stream.Turn, which uint8) {
 	}
 	r.onTimeout(t, &filter.Reply{
 		Status: 504, Details: details, Body: "upstream request timeout",
-		Flag: stream.UpstreamRequestTimeout | r.retry.exhausted(), GRPCStatus: deadlineExceeded,
+		Flag: stream.UpstreamRequestTimeout | r.retry.exhausted(), GRPCStatus: -1,
 	})
 }
 
@@ -76,9 +73,6 @@ func (r *Filter) onTimeout(t *stream.Turn, reply *filter.Reply) {
 	r.done = true
 	r.abandonEarly(t)
 	r.chargeLocal(reply.Status)
-	if r.s.Committed() {
-		r.cfg.stats.RqResetAfterHead.Inc()
-	}
 	r.reply(t, reply)
 }
 
@@ -90,8 +84,15 @@ func (r *Filter) abandonEarly(t *stream.Turn) {
 	r.abandon(t)
 }
 
-// chargeLocal counts an answer that stands for the upstream's (Router::Filter::chargeUpstreamAbort).
+// chargeLocal counts an answer that stands for the upstream's, or a response that breaks off, which
+// Envoy counts only where a gRPC status was still to come (Router::Filter::chargeUpstreamAbort).
 func (r *Filter) chargeLocal(status int) {
+	if r.s.Committed() {
+		if isGRPC(r.request) {
+			r.cfg.stats.RqResetAfterHead.Inc()
+		}
+		return
+	}
 	r.cluster.ChargeCode(cluster.Response{Code: status, Internal: r.info.Internal, Canary: r.canary()},
 		r.attempt.Host)
 	r.chargeRoute(status)
@@ -134,7 +135,7 @@ func (r *Filter) onFailure(t *stream.Turn, f *stream.Fault) {
 // cutResponse ends a stream whose response broke off after its head had gone downstream.
 func (r *Filter) cutResponse(t *stream.Turn, f *stream.Fault) {
 	r.done = true
-	r.cfg.stats.RqResetAfterHead.Inc()
+	r.chargeLocal(0)
 	r.s.Reset(t, &stream.Fault{
 		Side: stream.Upstream, Reason: f.Reason, Flag: f.Flag, Transport: f.Transport,
 		Details: "upstream_reset_after_response_started{" + token(f) + "}",

@@ -341,5 +341,5 @@ func (x *retryState) rateLimited(h *header.Map, now time.Time) (time.Duration, b
 func isGRPC(h *header.Map) bool {
 	ct := h.Value(header.ContentType)
 	rest, ok := strings.CutPrefix(ct, "application/grpc")
-	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+	return ok && (rest == "" || rest[0] == '+')
 }

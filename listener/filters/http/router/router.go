@@ -145,9 +145,8 @@ func (r *Filter) answer(t *stream.Turn) bool {
 		r.cfg.stats.NoRoute.Inc()
 		r.s.Reply(t, &noRoute)
 		return true
-	case route.Redirect:
-		r.cfg.stats.RqRedirect.Inc()
-	case route.DirectResponse:
+	case route.Redirect, route.DirectResponse:
+		// Envoy has rq_redirect in its list, too, and never counts there.
 		r.cfg.stats.RqDirectResponse.Inc()
 	}
 	info := r.info

@@ -123,6 +123,9 @@ func (r *Filter) Receive(t *stream.Turn, e *stream.Event) {
 
 func (r *Filter) onInterim(t *stream.Turn, h *header.Map) {
 	r.touchTry(t)
+	if status, err := strconv.Atoi(h.Value(header.Status)); err == nil {
+		r.chargeCode(status, h)
+	}
 	r.s.RespondInterim(t, h)
 }
 
@@ -208,12 +211,17 @@ func (r *Filter) responseEnd(t *stream.Turn) {
 
 // charge counts a response that goes downstream.
 func (r *Filter) charge(status int, h *header.Map) {
-	r.response = cluster.Response{
+	r.response = r.chargeCode(status, h)
+}
+
+func (r *Filter) chargeCode(status int, h *header.Map) cluster.Response {
+	x := cluster.Response{
 		Code: status, Internal: r.info.Internal,
 		Canary: h.Value(header.XEnvoyUpstreamCanary) == "true" || r.canary(),
 	}
-	r.cluster.ChargeCode(r.response, r.attempt.Host)
+	r.cluster.ChargeCode(x, r.attempt.Host)
 	r.chargeRoute(status)
+	return x
 }
 
 // abandon ends the current attempt's use of the upstream, whatever its state.
