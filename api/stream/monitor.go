@@ -70,7 +70,7 @@ func (x Target) Post(t *Turn, e Event) {
 	if e.Seq == 0 {
 		e.Seq = x.Seq
 	}
-	x.M.Post(t, x.Gen, e)
+	x.M.post(t, x.Gen, &e)
 }
 
 // Monitor makes everything that happens to one stream happen one at a time, without ever making a
@@ -112,13 +112,18 @@ func (m *Monitor) Retire() {
 
 // Post runs e inside the stream, now or when the goroutine that runs it gets there. Data is copied
 // if it has to wait.
-func (m *Monitor) Post(t *Turn, gen uint32, e Event) {
+func (m *Monitor) Post(t *Turn, gen uint32, e Event) { m.post(t, gen, &e) }
+
+// post takes e by reference: an event is larger than a cache line, and on the plain path it is copied
+// once, into the Turn.
+func (m *Monitor) post(t *Turn, gen uint32, e *Event) {
 	if t.current != nil {
+		e.own()
 		if t.current == m {
 			m.enqueue(gen, e)
 			return
 		}
-		t.later = append(t.later, deferred{m: m, gen: gen, e: e.own()})
+		t.later = append(t.later, deferred{m: m, gen: gen, e: *e})
 		return
 	}
 	m.enter(t, gen, e)
@@ -127,21 +132,20 @@ func (m *Monitor) Post(t *Turn, gen uint32, e Event) {
 	}
 }
 
-func (m *Monitor) enqueue(gen uint32, e Event) {
-	e = e.own()
+func (m *Monitor) enqueue(gen uint32, e *Event) {
 	m.mu.Lock()
 	if m.gen != gen {
 		m.mu.Unlock()
 		e.release()
 		return
 	}
-	m.queue = append(m.queue, e)
+	m.queue = append(m.queue, *e)
 	m.queued += len(e.Data)
 	m.mu.Unlock()
 }
 
 // enter runs e and whatever is queued behind it, if nobody runs the stream.
-func (m *Monitor) enter(t *Turn, gen uint32, e Event) {
+func (m *Monitor) enter(t *Turn, gen uint32, e *Event) {
 	m.mu.Lock()
 	if m.gen != gen {
 		m.mu.Unlock()
@@ -150,27 +154,28 @@ func (m *Monitor) enter(t *Turn, gen uint32, e Event) {
 	}
 	if m.running {
 		m.mu.Unlock()
-		// The runner may leave meanwhile; enqueueing looks again under the lock.
+		// The runner may leave meanwhile; handing over looks again under the lock.
 		m.handOver(t, gen, e)
 		return
 	}
 	m.running = true
 	m.mu.Unlock()
 	t.current = m
-	t.handle(e)
+	t.slot = *e
+	t.handle()
 	m.drain(t)
 	t.current = nil
 }
 
-func (m *Monitor) handOver(t *Turn, gen uint32, e Event) {
-	e = e.own()
+func (m *Monitor) handOver(t *Turn, gen uint32, e *Event) {
+	e.own()
 	m.mu.Lock()
 	if m.gen != gen {
 		m.mu.Unlock()
 		e.release()
 		return
 	}
-	m.queue = append(m.queue, e)
+	m.queue = append(m.queue, *e)
 	m.queued += len(e.Data)
 	if m.running {
 		m.mu.Unlock()
@@ -183,12 +188,10 @@ func (m *Monitor) handOver(t *Turn, gen uint32, e Event) {
 	t.current = nil
 }
 
-// handle runs one event; the caller is inside the stream.
-func (t *Turn) handle(e Event) {
-	t.slot = e
-	e.To.Receive(t, &t.slot)
+// handle runs the event in the Turn's slot; the caller is inside the stream.
+func (t *Turn) handle() {
+	t.slot.To.Receive(t, &t.slot)
 	t.slot.release()
-	t.slot = Event{}
 }
 
 // drain runs queued events until there are none and leaves the stream. Emptiness is tested and the
@@ -211,14 +214,14 @@ func (m *Monitor) drain(t *Turn) {
 			task.Go("stream", func() { Do(m.adopt) }, nil)
 			return
 		}
-		e := m.queue[0]
+		t.slot = m.queue[0]
 		copy(m.queue, m.queue[1:])
 		m.queue[len(m.queue)-1] = Event{}
 		m.queue = m.queue[:len(m.queue)-1]
-		m.queued -= len(e.Data)
+		m.queued -= len(t.slot.Data)
 		m.wake()
 		m.mu.Unlock()
-		t.handle(e)
+		t.handle()
 	}
 }
 
@@ -265,14 +268,13 @@ func (m *Monitor) WaitRoom() {
 	}
 }
 
-// own returns the event with its own copy of Data.
-func (e Event) own() Event {
+// own gives the event its own copy of Data.
+func (e *Event) own() {
 	if len(e.Data) == 0 || e.owned != nil {
-		return e
+		return
 	}
 	e.owned = buf.GetBlock(len(e.Data))
 	e.Data = e.owned.B[:copy(e.owned.B, e.Data)]
-	return e
 }
 
 func (e *Event) release() {

@@ -100,7 +100,7 @@ func (t *Turn) runLater() {
 			d.run(t)
 			continue
 		}
-		d.m.enter(t, d.gen, d.e)
+		d.m.enter(t, d.gen, &d.e)
 	}
 	t.later = t.later[:0]
 }
