@@ -71,6 +71,8 @@ type Env struct {
 	Scope           *stats.Scope
 	Log             *slog.Logger
 	AccessLogs      func(p *config.Path, logs []*accesslogv3.AccessLog, errs *config.Errors) []AccessLog
+	// Runtime reads a number of the runtime; nil: there is none.
+	Runtime func(key string) (uint64, bool)
 }
 
 // AccessLog writes one line; it must not block.
@@ -114,6 +116,8 @@ type Config struct {
 	accessLogs     []AccessLog
 	metadata       map[string]map[string]any
 	frame          [32]byte // digest of everything but the chains
+	// connectionLimit is the listener's own limit in the runtime; nil: there is no runtime.
+	connectionLimit func() (uint64, bool)
 }
 
 // Chain is one filter chain with its connections.
@@ -158,6 +162,10 @@ func Compile(m *listenerv3.Listener, env *Env, old *Config, drain *Draining) (*C
 	c.statName = m.GetStatPrefix()
 	if c.statName == "" && len(c.Addresses) > 0 {
 		c.statName = StatName(c.Addresses[0].Text)
+	}
+	if env.Runtime != nil {
+		key := "envoy.resource_limits.listener." + c.Name + ".connection_limit"
+		c.connectionLimit = func() (uint64, bool) { return env.Runtime(key) }
 	}
 	c.frame = frameDigest(m)
 	if env.AccessLogs != nil {

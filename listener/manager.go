@@ -44,7 +44,9 @@ type Manager struct {
 	sockets  map[string]*socket
 	started  bool
 	stopping bool
-	wg       sync.WaitGroup
+
+	wg    sync.WaitGroup // warm-ups, drains, accept loops and connections
+	ended chan struct{}  // closed by Close: drains wait no longer
 }
 
 type warmup struct {
@@ -58,7 +60,7 @@ func NewManager(env *Env, drain *Draining, limits Limits) *Manager {
 		env: env, drain: drain, limits: limits,
 		stats: stats.Bind[ManagerStats](env.Scope.Sub("listener_manager")),
 		live:  map[string]*generation{}, warming: map[string]*warmup{}, static: map[string]bool{},
-		errors: map[string]string{}, sockets: map[string]*socket{},
+		errors: map[string]string{}, sockets: map[string]*socket{}, ended: make(chan struct{}),
 	}
 }
 
@@ -279,7 +281,7 @@ func (m *Manager) swap(g *generation) {
 		s.active.Store(g)
 		if m.started && !s.began {
 			s.began = true
-			s.start()
+			s.start(&m.wg)
 		}
 	}
 	m.stats.CreateSuccess.Inc()
@@ -337,14 +339,14 @@ func (m *Manager) drainChains(old *generation) {
 	m.wg.Add(1)
 	task.Go("drain listener "+old.cfg.Name, func() {
 		defer m.wg.Done()
-		waitDrained(old.drain, m.drain.policy.Time)
+		m.waitDrained(old.drain)
 		end()
 	}, nil)
 }
 
-// waitDrained returns when no connection is left or the drain time is over.
-func waitDrained(list []*Chain, d time.Duration) {
-	deadline := time.NewTimer(d)
+// waitDrained returns when no connection is left, the drain time is over, or the manager is closed.
+func (m *Manager) waitDrained(list []*Chain) {
+	deadline := time.NewTimer(m.drain.policy.Time)
 	defer deadline.Stop()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -358,6 +360,8 @@ func waitDrained(list []*Chain, d time.Duration) {
 		}
 		select {
 		case <-deadline.C:
+			return
+		case <-m.ended:
 			return
 		case <-tick.C:
 		}
@@ -395,7 +399,7 @@ func (m *Manager) Start() {
 	for _, s := range m.sockets {
 		if s.active.Load() != nil && !s.began {
 			s.began = true
-			s.start()
+			s.start(&m.wg)
 		}
 	}
 }
@@ -415,10 +419,30 @@ func (m *Manager) StopAccepting(match func(*Config) bool) {
 	}
 }
 
-// Close ends everything at once and waits for the drains and warm-ups that run.
+// BeginDrain asks the connections of the listeners that match to end, as they do when the process
+// drains; the listeners go on to accept.
+func (m *Manager) BeginDrain(match func(*Config) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, g := range m.live {
+		if !match(g.cfg) {
+			continue
+		}
+		for _, ch := range g.cfg.all() {
+			ch.drain.Begin()
+		}
+	}
+}
+
+// Close ends everything at once and waits until connections, drains and warm-ups have ended.
 func (m *Manager) Close() {
 	m.mu.Lock()
+	if m.stopping {
+		m.mu.Unlock()
+		return
+	}
 	m.stopping = true
+	close(m.ended)
 	for name := range m.warming {
 		m.cancelWarming(name)
 	}
@@ -434,6 +458,7 @@ func (m *Manager) Close() {
 			r.Retire()
 		}
 	}
+	m.wg.Wait()
 }
 
 // Connections returns how many downstream connections are open.

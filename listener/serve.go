@@ -116,6 +116,13 @@ func (g *generation) logRefused(info *stream.ConnInfo) {
 func (g *generation) admit() bool {
 	m := g.m
 	n := m.open.Add(1)
+	if limit := g.cfg.connectionLimit; limit != nil {
+		if n, ok := limit(); ok && uint64(g.stats.CxActive.Value()) >= n {
+			g.stats.CxOverflow.Inc()
+			m.leave()
+			return false
+		}
+	}
 	if m.limits == nil {
 		return true
 	}

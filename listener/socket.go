@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -109,13 +110,18 @@ func setOptions(fd int, a Address, c *Config) error {
 	return errors.Join(errs...)
 }
 
-// start begins to accept; it is called once the first generation is ready.
-func (s *socket) start() {
-	task.Go("accept "+s.addr.Text, s.accept, nil)
+// start begins to accept; it is called once the first generation is ready. wg counts the goroutines
+// that it starts.
+func (s *socket) start(wg *sync.WaitGroup) {
+	wg.Add(1)
+	task.Go("accept "+s.addr.Text, func() {
+		defer wg.Done()
+		s.accept(wg)
+	}, nil)
 }
 
 // accept takes connections until the socket is closed. Each runs on a goroutine of its own.
-func (s *socket) accept() {
+func (s *socket) accept(wg *sync.WaitGroup) {
 	delay := time.Millisecond
 	for {
 		nc, err := s.ln.Accept()
@@ -134,7 +140,11 @@ func (s *socket) accept() {
 			_ = nc.Close()
 			continue
 		}
-		task.Go("connection", func() { g.serve(nc, nil) }, func(p *task.Panic) {
+		wg.Add(1)
+		task.Go("connection", func() {
+			defer wg.Done()
+			g.serve(nc, nil)
+		}, func(p *task.Panic) {
 			g.m.env.Log.Error("connection ended by a panic", "error", p)
 			_ = nc.Close()
 		})

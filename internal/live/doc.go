@@ -6,5 +6,9 @@
 // one that still warms; a version equal in meaning to the live one is not swapped.
 //
 // Readers pay one atomic load (Load), and one atomic add when they pin what they got (Acquire,
-// Release). Listeners, routes, clusters, endpoints, secrets and extension configs all stand on it.
+// Release).
+//
+// Single importer: extension configs stand on it now, secrets come next. Listeners, routes and
+// clusters keep their own: a listener warms sockets and shares chains between versions, a route table
+// and a host set have nothing to warm.
 package live

@@ -115,13 +115,15 @@ func (s *Slot[T]) Update(ctx context.Context, r *source.Resource, compile func()
 }
 
 // Deliver is Update with a resource that a subscription has given: the delivery is answered with the
-// outcome. A version that is superseded before it was warm is no error of the resource.
-func (s *Slot[T]) Deliver(ctx context.Context, d *source.Delivery, compile func() (T, error)) {
+// outcome, and then told it. A version that is superseded before it was warm is no error of the
+// resource.
+func (s *Slot[T]) Deliver(ctx context.Context, d *source.Delivery, compile func() (T, error), then func(Outcome)) {
 	s.Update(ctx, d.Resource, compile, func(o Outcome, err error) {
 		if o == Superseded {
 			err = nil
 		}
 		d.Done(err)
+		then(o)
 	})
 }
 
@@ -260,15 +262,16 @@ func (s *Slot[T]) Warming() bool {
 	return s.pending != nil
 }
 
-// Close removes the resource: the warming version is cancelled, the live one is retired and closed
-// when its users are gone. Later updates end with ErrClosed.
-func (s *Slot[T]) Close() {
+// Clear takes the resource away: the warming version is cancelled, the live one is retired and closed
+// when its users are gone. The slot takes updates as one that is new.
+func (s *Slot[T]) Clear() { s.empty(false) }
+
+// Close is Clear for good: later updates end with ErrClosed.
+func (s *Slot[T]) Close() { s.empty(true) }
+
+func (s *Slot[T]) empty(forGood bool) {
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return
-	}
-	s.closed = true
+	s.closed = s.closed || forGood
 	p := s.takePending()
 	old := s.live.Swap(nil)
 	s.mu.Unlock()

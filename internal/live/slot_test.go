@@ -237,7 +237,8 @@ func TestSlotDeliver(t *testing.T) {
 	deliver := func(id byte, err error) chan error {
 		ch := make(chan error, 1)
 		d := source.NewDelivery(resource(id), nil, func(err error) { ch <- err })
-		r.slot.Deliver(t.Context(), d, func() (*thing, error) { return &thing{id: id}, err })
+		r.slot.Deliver(t.Context(), d, func() (*thing, error) { return &thing{id: id}, err },
+			func(live.Outcome) {})
 		return ch
 	}
 	bad := errors.New("field: bad")
@@ -250,6 +251,16 @@ func TestSlotDeliver(t *testing.T) {
 	}
 	r.gates[2] <- nil
 	if err := <-second; err != nil || r.slot.Load().Resource.Digest != (source.Digest{2}) {
+		t.Fatalf("got %v", err)
+	}
+	// What was taken away may come again.
+	r.slot.Clear()
+	if r.slot.Load() != nil {
+		t.Fatal("still there")
+	}
+	again := deliver(2, nil)
+	r.gates[2] <- nil
+	if err := <-again; err != nil || r.slot.Load() == nil {
 		t.Fatalf("got %v", err)
 	}
 	r.slot.Close()

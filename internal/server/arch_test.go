@@ -34,6 +34,7 @@ var layers = []struct {
 	may    []string
 }{
 	{"cmd", []string{"internal/server", "internal", "api"}},
+	{"deploy", nil},
 	{"internal/server", []string{"xds", "listener", "cluster", "wasmhost", "internal", "api"}},
 	{"internal", []string{"api"}},
 	{"api", []string{"internal"}},

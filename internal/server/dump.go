@@ -107,14 +107,12 @@ func (s *Server) dumpRoutes() proto.Message {
 func (s *Server) dumpExtensions() proto.Message {
 	out := &adminv3.EcdsConfigDump{}
 	for _, e := range s.extensions.list() {
-		e.mu.Lock()
-		if e.raw != nil {
+		if v := e.slot.Load(); v != nil {
 			out.EcdsFilters = append(out.EcdsFilters, &adminv3.EcdsConfigDump_EcdsFilterConfig{
-				VersionInfo: e.version, EcdsFilter: resource(source.ExtensionType, e.raw),
-				LastUpdated: timestamppb.New(e.updated),
+				VersionInfo: v.Resource.Version, EcdsFilter: resource(source.ExtensionType, v.Resource.Raw),
+				LastUpdated: timestamppb.New(time.Unix(0, e.updated.Load())),
 			})
 		}
-		e.mu.Unlock()
 	}
 	return out
 }

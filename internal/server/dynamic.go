@@ -21,9 +21,10 @@ type listenerWatcher struct {
 
 func (s *Server) subscribeListeners(src *source.ConfigSource, first *warm.Target) {
 	w := &listenerWatcher{s: s, first: first}
+	scope := s.scope.Sub("listener_manager.lds")
 	s.subs = append(s.subs, s.xds.Subscribe(source.Spec{
 		TypeURL: source.ListenerType, Source: src, Watcher: w,
-		Stats: stats.Bind[source.Stats](s.scope.Sub("listener_manager.lds")),
+		Stats: stats.Bind[source.Stats](scope), ControlPlane: src.ControlPlane(scope),
 	}))
 }
 
@@ -36,6 +37,7 @@ func (w *listenerWatcher) Apply(u *source.Update) {
 	for _, d := range u.Resources {
 		msg, ok := d.Message.(*listenerv3.Listener)
 		if !ok {
+			d.Done(fmt.Errorf("is a %s", d.TypeURL))
 			continue
 		}
 		if msg.GetName() == "" {

@@ -2,23 +2,18 @@ package server
 
 import (
 	"context"
-	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"sidecar/api/filter"
 	"sidecar/api/header"
-	"sidecar/api/stats"
 	"sidecar/api/stream"
 	"sidecar/internal/config"
 	"sidecar/internal/config/source"
-	"sidecar/internal/task"
 	"sidecar/listener/hcm"
 )
 
@@ -29,30 +24,6 @@ type extensions struct {
 	mu   sync.Mutex // guards below
 	held map[string]*extension
 }
-
-// extension is one subscribed filter. It implements source.Watcher.
-type extension struct {
-	s        *Server
-	name     string
-	types    []string
-	context  filter.Context
-	fallback *anypb.Any
-	stats    *source.Stats
-	sub      source.Subscription
-	uses     int
-	once     sync.Once
-	ready    chan struct{}
-	current  atomic.Pointer[extensionVersion]
-
-	mu      sync.Mutex // guards below
-	cancel  context.CancelFunc
-	pending uint64
-	raw     []byte
-	version string
-	updated time.Time
-}
-
-type extensionVersion struct{ factory filter.Factory }
 
 // extensionUse is a connection manager's use of an extension: the factory that it keeps. A stream
 // gets its filter from the version that is in force when it begins, and keeps that to its end.
@@ -103,9 +74,9 @@ var extensionFields = config.Fields[*corev3.ExtensionConfigSource]{
 // NewFilter implements filter.Factory.
 func (u *extensionUse) NewFilter(s filter.Stream) any {
 	if e := u.loaded.Load(); e != nil {
-		for v := e.current.Load(); v != nil; v = e.current.Load() {
-			f := v.factory.NewFilter(s)
-			if r, ok := f.(filter.Retired); !ok || !r.Retired() || e.current.Load() == v {
+		for v := e.slot.Load(); v != nil; v = e.slot.Load() {
+			f := v.Value.NewFilter(s)
+			if r, ok := f.(filter.Retired); !ok || !r.Retired() || e.slot.Load() == v {
 				return f
 			}
 			// Swapped after the load: the version that came after it is there already.
@@ -148,149 +119,6 @@ func (u *extensionUse) Retire() {
 		}
 	})
 }
-
-func (x *extensions) acquire(u *extensionUse) *extension {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if e := x.held[u.key]; e != nil {
-		e.uses++
-		return e
-	}
-	e := &extension{
-		s: x.s, name: u.name, types: u.types, context: u.c, uses: 1, ready: make(chan struct{}),
-		stats: stats.Bind[source.Stats](x.s.scope.Sub("extension_config_discovery.http_filter." + u.name)),
-	}
-	x.held[u.key] = e
-	e.sub = x.s.xds.Subscribe(source.Spec{
-		TypeURL: source.ExtensionType, Names: []string{u.name}, Source: u.source, Watcher: e, Stats: e.stats,
-	})
-	return e
-}
-
-func (x *extensions) release(key string) {
-	x.mu.Lock()
-	e := x.held[key]
-	if e == nil {
-		x.mu.Unlock()
-		return
-	}
-	e.uses--
-	gone := e.uses == 0
-	if gone {
-		delete(x.held, key)
-	}
-	x.mu.Unlock()
-	if gone {
-		e.sub.Close()
-		e.swap(nil)
-	}
-}
-
-// Apply implements source.Watcher.
-func (e *extension) Apply(u *source.Update) {
-	for _, d := range u.Resources {
-		msg, ok := d.Message.(*corev3.TypedExtensionConfig)
-		if !ok {
-			continue
-		}
-		e.apply(msg, d)
-	}
-	if len(u.Removed) > 0 {
-		e.supersede()
-		e.swap(nil)
-	}
-	if len(u.Resources) == 0 {
-		e.markReady()
-	}
-}
-
-// apply compiles a version and, when it has started, puts it in force. The answer to the server waits
-// for that: a plugin that does not start is rejected, and the one before it goes on.
-func (e *extension) apply(msg *corev3.TypedExtensionConfig, d *source.Delivery) {
-	var errs config.Errors
-	p := config.Field("typed_config")
-	url := msg.GetTypedConfig().GetTypeUrl()
-	if name := string(config.TypeName(msg.GetTypedConfig())); !slices.Contains(e.types, url) &&
-		!slices.Contains(e.types, "type.googleapis.com/"+name) {
-		errs.Addf(p, "Error: filter config has type URL %s but expect %s.", url, strings.Join(e.types, ", "))
-		d.Done(errs.Err())
-		return
-	}
-	made := e.s.compileFilter(p, msg.GetTypedConfig(), e.context, &errs)
-	f, ok := made.(filter.Factory)
-	if err := errs.Err(); err != nil || !ok {
-		if err == nil {
-			err = fmt.Errorf("typed_config: %T is no filter that ECDS can bring", made)
-		}
-		d.Done(err)
-		e.markReady()
-		return
-	}
-	ctx, mine := e.supersede()
-	w, warms := f.(filter.Warmer)
-	if !warms {
-		e.install(f, d, mine)
-		return
-	}
-	task.Go("warm extension "+e.name, func() {
-		if err := w.Warm(ctx); err != nil {
-			retireFactory(f)
-			d.Done(err)
-			e.markReady()
-			return
-		}
-		e.install(f, d, mine)
-	}, func(p *task.Panic) { d.Done(p) })
-}
-
-// supersede gives up a version that has not started yet.
-func (e *extension) supersede() (context.Context, uint64) {
-	ctx, cancel := context.WithCancel(context.Background())
-	e.mu.Lock()
-	if e.cancel != nil {
-		e.cancel()
-	}
-	e.cancel = cancel
-	e.pending++
-	mine := e.pending
-	e.mu.Unlock()
-	return ctx, mine
-}
-
-func (e *extension) install(f filter.Factory, d *source.Delivery, mine uint64) {
-	e.mu.Lock()
-	stale := e.pending != mine
-	if !stale {
-		e.raw, e.version, e.updated = d.Raw, d.Version, time.Now()
-	}
-	e.mu.Unlock()
-	if stale {
-		retireFactory(f)
-		d.Done(nil)
-		return
-	}
-	e.swap(&extensionVersion{f})
-	d.Done(nil)
-	e.markReady()
-}
-
-// swap puts a version in force and lets go of the one before; streams that have it keep it.
-func (e *extension) swap(v *extensionVersion) {
-	if old := e.current.Swap(v); old != nil {
-		retireFactory(old.factory)
-	}
-}
-
-func retireFactory(f filter.Factory) {
-	if r, ok := f.(filter.Retirer); ok {
-		r.Retire()
-	}
-}
-
-// Unavailable implements source.Watcher.
-func (e *extension) Unavailable(error) { e.markReady() }
-
-func (e *extension) markReady() { e.once.Do(func() { close(e.ready) }) }
 
 // compileFilter compiles the configuration of any HTTP filter that the binary knows.
 func (s *Server) compileFilter(p *config.Path, a *anypb.Any, c filter.Context, errs *config.Errors) any {

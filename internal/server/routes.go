@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -27,7 +28,7 @@ type routeTables struct {
 type routeTable struct {
 	name    string
 	dynamic *route.Dynamic
-	stats   *source.Stats
+	scope   *stats.Scope
 	sub     source.Subscription
 	uses    int
 	once    sync.Once
@@ -109,10 +110,11 @@ func (r *routeTables) acquire(u *routeUse) *routeTable {
 	}
 	env := r.s.routeEnv(u.prefix)
 	t := &routeTable{name: u.name, dynamic: route.NewDynamic(env), uses: 1, ready: make(chan struct{})}
-	t.stats = stats.Bind[source.Stats](r.s.scope.Sub(u.prefix + "rds." + u.name))
+	t.scope = r.s.scope.Sub(u.prefix + "rds." + u.name)
 	r.tables[u.key] = t
 	t.sub = r.s.xds.Subscribe(source.Spec{
-		TypeURL: source.RouteType, Names: []string{u.name}, Source: u.source, Watcher: t, Stats: t.stats,
+		TypeURL: source.RouteType, Names: []string{u.name}, Source: u.source, Watcher: t,
+		Stats: stats.Bind[source.Stats](t.scope), ControlPlane: u.source.ControlPlane(t.scope),
 	})
 	return t
 }
@@ -132,6 +134,7 @@ func (r *routeTables) release(key string) {
 	r.mu.Unlock()
 	if gone {
 		t.sub.Close()
+		t.scope.Close()
 	}
 }
 
@@ -140,6 +143,7 @@ func (t *routeTable) Apply(u *source.Update) {
 	for _, d := range u.Resources {
 		m, ok := d.Message.(*routev3.RouteConfiguration)
 		if !ok {
+			d.Done(fmt.Errorf("is a %s", d.TypeURL))
 			continue
 		}
 		err := t.dynamic.Apply(m)

@@ -21,6 +21,7 @@ import (
 	"sidecar/internal/format"
 	"sidecar/listener"
 	"sidecar/listener/accesslog"
+	"sidecar/listener/hcm"
 	"sidecar/wasmhost"
 	"sidecar/xds"
 	"sidecar/xds/bootstrap"
@@ -202,6 +203,10 @@ func (s *Server) compileStatic(errs *config.Errors) {
 	}
 	env := s.listenerEnv()
 	for i, l := range s.boot.Listeners {
+		if l.GetName() == "" {
+			// As in Envoy, which gives it a UUID, so that unnamed listeners do not replace one another.
+			l.Name = string(hcm.AppendUUID(nil, fastRandom(), fastRandom()))
+		}
 		_, err := listener.Compile(l, env, nil, s.draining)
 		errs.Wrap(bootstrap.ListenerPath(i), err)
 	}

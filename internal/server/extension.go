@@ -1,0 +1,161 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"sidecar/api/filter"
+	"sidecar/api/stats"
+	"sidecar/internal/config"
+	"sidecar/internal/config/source"
+	"sidecar/internal/live"
+)
+
+// extension is one subscribed filter. It implements source.Watcher.
+type extension struct {
+	// Set by acquire, never changed.
+	s       *Server
+	name    string
+	types   []string
+	context filter.Context
+	scope   *stats.Scope
+	stats   *extensionStats
+	sub     source.Subscription
+	slot    *live.Slot[filter.Factory]
+	ready   chan struct{} // closed when the first version is in force, or is not waited for any more
+
+	once    sync.Once
+	updated atomic.Int64 // when the version in force came, unix nanoseconds
+
+	uses int // guarded by extensions.mu
+}
+
+// extensionStats are those that extension configs have besides those of every subscription.
+type extensionStats struct {
+	Reload   stats.Counter `stat:"config_reload"`
+	Fail     stats.Counter `stat:"config_fail"`
+	Conflict stats.Counter `stat:"config_conflict"`
+}
+
+func (x *extensions) acquire(u *extensionUse) *extension {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e := x.held[u.key]; e != nil {
+		e.uses++
+		return e
+	}
+	scope := x.s.scope.Sub("extension_config_discovery.http_filter." + u.name)
+	e := &extension{
+		s: x.s, name: u.name, types: u.types, context: u.c, uses: 1, ready: make(chan struct{}),
+		scope: scope, stats: stats.Bind[extensionStats](scope),
+	}
+	e.slot = live.NewSlot(live.Hooks[filter.Factory]{Warm: warmFactory, Swapped: e.swapped, Retire: retireFactory})
+	x.held[u.key] = e
+	e.sub = x.s.xds.Subscribe(source.Spec{
+		TypeURL: source.ExtensionType, Names: []string{u.name}, Source: u.source, Watcher: e,
+		Stats: stats.Bind[source.Stats](scope), ControlPlane: u.source.ControlPlane(scope),
+	})
+	return e
+}
+
+func (x *extensions) release(key string) {
+	x.mu.Lock()
+	e := x.held[key]
+	if e == nil {
+		x.mu.Unlock()
+		return
+	}
+	e.uses--
+	gone := e.uses == 0
+	if gone {
+		delete(x.held, key)
+	}
+	x.mu.Unlock()
+	if gone {
+		e.sub.Close()
+		e.slot.Close()
+		e.scope.Close()
+	}
+}
+
+// Apply implements source.Watcher. The answer to the server waits until a version has started: a
+// plugin that does not is rejected, and the one before it goes on.
+func (e *extension) Apply(u *source.Update) {
+	for _, d := range u.Resources {
+		msg, ok := d.Message.(*corev3.TypedExtensionConfig)
+		if !ok {
+			d.Done(fmt.Errorf("is a %s", d.TypeURL))
+			continue
+		}
+		compile := func() (filter.Factory, error) { return e.compile(msg) }
+		e.slot.Deliver(context.Background(), d, compile, e.ended)
+	}
+	if len(u.Removed) > 0 {
+		e.slot.Clear()
+	}
+	if len(u.Resources) == 0 {
+		e.markReady()
+	}
+}
+
+// ended notes what became of a version. Whoever waits goes on after a rejected one too, as in Envoy.
+func (e *extension) ended(o live.Outcome) {
+	switch o {
+	case live.Rejected:
+		e.stats.Fail.Inc()
+	case live.Superseded:
+		return // the version that took its place ends the wait
+	case live.Swapped, live.Unchanged, live.Unset:
+	}
+	e.markReady()
+}
+
+func (e *extension) compile(msg *corev3.TypedExtensionConfig) (filter.Factory, error) {
+	var errs config.Errors
+	p := config.Field("typed_config")
+	url := msg.GetTypedConfig().GetTypeUrl()
+	if name := string(config.TypeName(msg.GetTypedConfig())); !slices.Contains(e.types, url) &&
+		!slices.Contains(e.types, "type.googleapis.com/"+name) {
+		errs.Addf(p, "Error: filter config has type URL %s but expect %s.", url, strings.Join(e.types, ", "))
+		return nil, errs.Err()
+	}
+	made := e.s.compileFilter(p, msg.GetTypedConfig(), e.context, &errs)
+	f, ok := made.(filter.Factory)
+	if errs.Err() == nil && !ok {
+		errs.Addf(p, "%s is no filter that ECDS can bring", url)
+	}
+	return f, errs.Err()
+}
+
+func warmFactory(ctx context.Context, f filter.Factory) error {
+	if w, ok := f.(filter.Warmer); ok {
+		return w.Warm(ctx)
+	}
+	return nil
+}
+
+func (e *extension) swapped(_, _ *live.Version[filter.Factory]) {
+	e.updated.Store(time.Now().UnixNano())
+	e.stats.Reload.Inc()
+}
+
+func retireFactory(f filter.Factory) {
+	if r, ok := f.(filter.Retirer); ok {
+		r.Retire()
+	}
+}
+
+// Unavailable implements source.Watcher.
+func (e *extension) Unavailable(error) {
+	e.stats.Fail.Inc()
+	e.markReady()
+}
+
+func (e *extension) markReady() { e.once.Do(func() { close(e.ready) }) }
