@@ -19,9 +19,9 @@ import (
 	"sidecar/internal/config"
 	"sidecar/internal/config/source"
 	"sidecar/internal/format"
+	"sidecar/internal/uuid"
 	"sidecar/listener"
 	"sidecar/listener/accesslog"
-	"sidecar/listener/hcm"
 	"sidecar/wasmhost"
 	"sidecar/xds"
 	"sidecar/xds/bootstrap"
@@ -69,14 +69,16 @@ type Server struct {
 	init           *warm.Group
 	admin          *admin.Server // nil without one
 	localAddress   string
-	staticClusters map[string]bool
+	// staticClusters and staticListeners are the names in the bootstrap.
+	staticClusters, staticListeners map[string]bool
 
 	state      atomic.Int32
 	ldsVersion atomic.Pointer[string]
 	shutdown   chan struct{}
 	endOnce    sync.Once
+	wg         sync.WaitGroup // goroutines of this package that outlive a call
 
-	subs []source.Subscription // only touched while starting and ending
+	subs []source.Subscription // only touched while starting, and ending after that
 }
 
 // serverStats are "server.".
@@ -111,9 +113,9 @@ func Run(ctx context.Context, opts *Options) error {
 	setRuntime(opts.Concurrency)
 	s := &Server{
 		opts: opts, log: opts.Logs.Component("main"), started: time.Now(),
-		shutdown: make(chan struct{}), staticClusters: map[string]bool{},
+		shutdown: make(chan struct{}), staticClusters: map[string]bool{}, staticListeners: map[string]bool{},
 	}
-	s.setState(Initializing)
+	s.setState(PreInitializing)
 	in := bootstrap.Input{
 		Path: opts.ConfigPath, YAML: opts.ConfigYAML, Unknown: opts.StaticUnknown,
 		ServiceNode: opts.ServiceNode, ServiceCluster: opts.ServiceCluster, ServiceZone: opts.ServiceZone,
@@ -126,6 +128,9 @@ func Run(ctx context.Context, opts *Options) error {
 	var errs config.Errors
 	errs.Wrap(nil, err)
 	s.boot = boot
+	if boot.LogFormat != "" {
+		opts.Logs.SetFormat(boot.LogFormat)
+	}
 	if err := s.assemble(); err != nil {
 		return err
 	}
@@ -135,7 +140,6 @@ func Run(ctx context.Context, opts *Options) error {
 		return err
 	}
 	if opts.Mode == Validate {
-		s.log.Info("configuration '" + opts.ConfigPath + "' OK")
 		return nil
 	}
 	return s.run(ctx)
@@ -146,9 +150,7 @@ func (s *Server) assemble() error {
 	s.store = stats.New()
 	s.scope = s.store.Root()
 	s.stats = stats.Bind[serverStats](s.scope.Sub("server"))
-	s.stats.Concurrency.Set(int64(s.opts.Concurrency))
-	s.stats.Live.Set(0)
-	s.setState(State(s.state.Load()))
+	s.setStats()
 	s.store.BeforeRead(s.refreshStats)
 	host, err := os.Hostname()
 	if err != nil {
@@ -205,7 +207,7 @@ func (s *Server) compileStatic(errs *config.Errors) {
 	for i, l := range s.boot.Listeners {
 		if l.GetName() == "" {
 			// As in Envoy, which gives it a UUID, so that unnamed listeners do not replace one another.
-			l.Name = string(hcm.AppendUUID(nil, fastRandom(), fastRandom()))
+			l.Name = string(uuid.Append(nil, fastRandom(), fastRandom()))
 		}
 		_, err := listener.Compile(l, env, nil, s.draining)
 		errs.Wrap(bootstrap.ListenerPath(i), err)

@@ -3,6 +3,8 @@ package hcm
 import (
 	"net/netip"
 	"strings"
+
+	"sidecar/internal/uuid"
 )
 
 // lastFromXFF returns the address that stands skip places before the last one in x-forwarded-for,
@@ -36,21 +38,5 @@ func lastFromXFF(xff string, skip int) (addr netip.Addr, single bool) {
 	return a.Unmap(), !strings.Contains(xff, ",")
 }
 
-const hexDigits = "0123456789abcdef"
-
 // appendUUID appends a version 4 UUID made of two random words.
-func appendUUID(b []byte, hi, lo uint64) []byte {
-	hi = hi&^0xf000 | 0x4000
-	lo = lo&^(3<<62) | 2<<62
-	for i := range 32 {
-		if i == 8 || i == 12 || i == 16 || i == 20 {
-			b = append(b, '-')
-		}
-		w := hi
-		if i >= 16 {
-			w = lo
-		}
-		b = append(b, hexDigits[w>>(60-4*(i&15))&15])
-	}
-	return b
-}
+func appendUUID(b []byte, hi, lo uint64) []byte { return uuid.Append(b, hi, lo) }
