@@ -164,7 +164,8 @@ func (r *swapRun) check(resp load.Response) error {
 	}
 	answered, seen := resp.Header["x-plugin-response"], resp.Header["x-seen"]
 	if len(answered) != 1 || len(seen) != 1 || answered[0] != seen[0] || answered[0] == "" {
-		return fmt.Errorf("versions of the request %q, of the response %q", seen, answered)
+		return fmt.Errorf("versions of the request %q, of the response %q, in %d bytes under %v", seen,
+			answered, resp.Body, resp.Header)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
