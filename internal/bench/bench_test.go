@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +99,51 @@ func TestFiguresFail(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, &out)
 		}
+	}
+}
+
+// TestUpdateDocument asserts that only the results between the marks are replaced.
+func TestUpdateDocument(t *testing.T) {
+	t.Parallel()
+	r := newReport(io.Discard, false)
+	r.Date, r.Machine = "2001-02-03", "2 cores, 24 GiB"
+	r.atMost("b", "figure", 1, "1.00 [0.90, 1.10]", "us", 2)
+	r.table("b", []string{"y", "x"}, rounds{"x": {{"m": 1}}, "y": {{"m": 2}}})
+	path := filepath.Join(t.TempDir(), "doc.md")
+	old := "# Title\n" + resultsBegin + "\nold\n" + resultsEnd + "\nrest\n"
+	if err := os.WriteFile(path, []byte(old), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.updateDocument(path); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "# Title\n" + resultsBegin + `
+Measured on 2 cores, 24 GiB, 2001-02-03.
+
+| Bench | Figure | Measured | Target | |
+|---|---|---|---|---|
+| b | figure | 1.00 [0.90, 1.10] us | ≤ 2.00 us | held |
+
+b:
+
+| | m |
+|---|---|
+| y | 2.00 [2.00, 2.00] |
+| x | 1.00 [1.00, 1.00] |
+
+` + resultsEnd + "\nrest\n"
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if err := os.WriteFile(path, []byte("no marks"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.updateDocument(path); err == nil {
+		t.Error("a document without marks was taken")
 	}
 }
 

@@ -52,6 +52,7 @@ type options struct {
 	short    bool
 	list     bool
 	jsonPath string
+	markdown string
 	plugin   string
 	sidecar  string
 	rounds   int
@@ -98,6 +99,7 @@ func parseFlags(args []string) (options, error) {
 	fs.BoolVar(&o.short, "short", false, "few and short rounds: shows that it works, not what it costs")
 	fs.BoolVar(&o.list, "list", false, "list the benches")
 	fs.StringVar(&o.jsonPath, "json", "", "write the results to this file as JSON")
+	fs.StringVar(&o.markdown, "markdown", "", "replace the results in this document (docs/performance.md)")
 	fs.StringVar(&o.plugin, "plugin", "", "Wasm module (default testdata/bench/plugin.wasm)")
 	fs.StringVar(&o.sidecar, "sidecar", "", "binary to measure (default bin/sidecar)")
 	fs.IntVar(&o.rounds, "rounds", 5, "times each proxy is measured, at least")
@@ -145,6 +147,11 @@ func command(ctx context.Context, args []string) (failed bool, err error) {
 	}
 	fmt.Printf("\n%d figures, %d missed their target, %d benches skipped (%s, %s)\n", len(e.Figures),
 		e.failed(), len(e.Skipped), e.Machine, e.Date)
+	if o.markdown != "" {
+		if err := e.updateDocument(o.markdown); err != nil {
+			return false, err
+		}
+	}
 	if o.jsonPath != "" {
 		if err := e.write(o.jsonPath); err != nil {
 			return false, err

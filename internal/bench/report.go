@@ -39,6 +39,7 @@ type figure struct {
 // table is all metrics of all subjects of a bench.
 type table struct {
 	Bench string                       `json:"bench"`
+	Order []string                     `json:"order"`
 	Rows  map[string]map[string]string `json:"rows"`
 }
 
@@ -127,7 +128,7 @@ func (r *report) fail(bench string, err error) {
 // table prints the rows in the given order.
 func (r *report) table(bench string, order []string, data rounds) {
 	metrics := data.metrics()
-	t := table{Bench: bench, Rows: map[string]map[string]string{}}
+	t := table{Bench: bench, Order: order, Rows: map[string]map[string]string{}}
 	for _, subject := range order {
 		cells := map[string]string{}
 		var line []string
