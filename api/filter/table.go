@@ -3,6 +3,8 @@ package filter
 import (
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -72,6 +74,16 @@ func (t *Table) ByRouteType(fullName string) *HTTPEntry { return t.byRoute[fullN
 
 // ByName finds an entry by its canonical name.
 func (t *Table) ByName(name string) *HTTPEntry { return t.byName[name] }
+
+// Names lists the canonical names with the full names of their configuration messages, sorted.
+func (t *Table) Names() [][2]string {
+	var out [][2]string
+	for name, e := range t.byName {
+		out = append(out, [2]string{name, string(e.Config.ProtoReflect().Descriptor().FullName())})
+	}
+	slices.SortFunc(out, func(a, b [2]string) int { return strings.Compare(a[0], b[0]) })
+	return out
+}
 
 // RegisterHTTP makes an entry from functions that take the concrete message types.
 func RegisterHTTP[P proto.Message](name string, config P,

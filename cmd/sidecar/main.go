@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	defer flush(ctx, c.Logs)
-	return serve(ctx, c, stderr)
+	return serve(ctx, c, stdout, stderr)
 }
 
 // openLog makes the log from the flags.
@@ -70,7 +70,7 @@ func openLog(c *commandLine, stderr io.Writer) error {
 	return nil
 }
 
-func serve(ctx context.Context, c *commandLine, stderr io.Writer) int {
+func serve(ctx context.Context, c *commandLine, stdout, stderr io.Writer) int {
 	logger := c.Logs.Component("main")
 	for _, reason := range c.NoEffect {
 		logger.Warn(reason)
@@ -83,6 +83,9 @@ func serve(ctx context.Context, c *commandLine, stderr io.Writer) int {
 	c.Version = buildVersion()
 	err := server.Run(ctx, &c.Options)
 	if err == nil {
+		if c.Mode == server.Validate {
+			fmt.Fprintf(stdout, "configuration '%s' OK\n", c.ConfigPath)
+		}
 		return 0
 	}
 	// One line for each thing that is wrong. They go to standard error even if the log is a file or

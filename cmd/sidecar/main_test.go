@@ -77,7 +77,7 @@ static_resources:
 			if code != tt.code {
 				t.Errorf("exit code %d, want %d", code, tt.code)
 			}
-			rest := stderr.String()
+			rest := stderr.String() + stdout.String()
 			for _, line := range tt.stderr {
 				_, after, ok := strings.Cut(rest, line)
 				if !ok {

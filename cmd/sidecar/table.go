@@ -54,7 +54,7 @@ func configFlags() []flag {
 			on: func(c *commandLine) { c.ignoreUnknown = true },
 		},
 		{
-			name: "skip-deprecated-logs", help: "Don't warn of deprecated fields",
+			name: "skip-deprecated-logs", help: "Deprecated fields are taken without a warning anyway",
 			on: func(c *commandLine) { c.SkipDeprecatedLogs = true },
 		},
 		{

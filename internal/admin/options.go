@@ -21,6 +21,8 @@ type Options struct {
 
 	Stats *stats.Store
 	Tags  *stattag.Rules
+	// FlushOnRead ends an interval of the histograms before stats are shown (stats_flush_on_admin).
+	FlushOnRead bool
 	// Rejects tells which stats are left out (stats_matcher); nil: none.
 	Rejects func(name string) bool
 

@@ -167,6 +167,7 @@ func merge(rows []row) []row {
 }
 
 func (s *Server) serveStats(r *request) answer {
+	s.flush()
 	p, refusal := parseStatParams(r.query)
 	switch {
 	case refusal != nil:
@@ -180,6 +181,7 @@ func (s *Server) serveStats(r *request) answer {
 }
 
 func (s *Server) servePrometheus(r *request) answer {
+	s.flush()
 	p, refusal := parseStatParams(r.query)
 	if refusal != nil {
 		return *refusal
@@ -190,4 +192,11 @@ func (s *Server) servePrometheus(r *request) answer {
 func (s *Server) serveResetCounters(*request) answer {
 	s.options.Stats.ResetCounters()
 	return ok()
+}
+
+// flush ends an interval of the histograms, where the reader does that.
+func (s *Server) flush() {
+	if s.options.FlushOnRead {
+		s.options.Stats.Flush()
+	}
 }

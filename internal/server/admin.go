@@ -13,7 +13,6 @@ import (
 	"sidecar/internal/admin"
 	"sidecar/internal/config"
 	"sidecar/internal/stattag"
-	"sidecar/internal/task"
 	"sidecar/listener"
 	"sidecar/listener/accesslog"
 )
@@ -27,6 +26,9 @@ func (s *Server) startAdmin() error {
 	var errs config.Errors
 	p := config.Field("admin")
 	logs := accesslog.Compile(p.Field("access_log"), a.AccessLog, s.logOptions(), &errs)
+	if a.AccessLogPath != "" {
+		logs = append(logs, accesslog.CompilePath(p.Field("access_log_path"), a.AccessLogPath, s.logOptions(), &errs))
+	}
 	if err := errs.Err(); err != nil {
 		return err
 	}
@@ -48,6 +50,9 @@ func (s *Server) startAdmin() error {
 		o.AccessLogs = append(o.AccessLogs, l)
 	}
 	s.admin = admin.New(o)
+	if !a.IgnoreGlobalConnLimit {
+		l = s.limits.listener(l, s.listeners.Connections, s.scope.Sub("listener.admin"))
+	}
 	s.log.Info("admin address: " + l.Addr().String())
 	s.admin.Start(l, func(err error) { s.log.Error("admin: " + err.Error()) })
 	return nil
@@ -64,6 +69,9 @@ func (s *Server) stopAdmin(ctx context.Context) {
 
 func (s *Server) adminOptions() admin.Options {
 	var rules []stattag.Rule
+	for _, t := range s.opts.StatsTags {
+		rules = append(rules, stattag.Rule{Name: t[0], Fixed: t[1]})
+	}
 	for _, t := range s.boot.Stats.Tags {
 		rules = append(rules, stattag.Rule{Name: t.Name, Regex: t.Regex, Fixed: t.Fixed})
 	}
@@ -73,6 +81,7 @@ func (s *Server) adminOptions() admin.Options {
 		State:      func() adminv3.ServerInfo_State { return adminv3.ServerInfo_State(s.State()) },
 		ServerInfo: s.serverInfo, Dumps: s.dumps(), Clusters: s.clusterStatuses,
 		Listeners: s.listenerStatuses, Runtime: runtimeView{s}, Unready: s.unready, Control: control{s},
+		FlushOnRead: s.boot.Stats.FlushInterval <= 0,
 	}
 }
 
@@ -161,27 +170,36 @@ func (c control) ReopenLogs() error {
 // inbound is core.v3.TrafficDirection.INBOUND.
 const inbound = 1
 
-// DrainListeners implements admin.Control: at once, or with graceful after the drain time, in which
-// connections are asked to end.
+// DrainListeners implements admin.Control. At once: the listeners stop to accept. Graceful: for the
+// drain time they go on to accept while connections are asked to end, then they stop, unless the exit
+// is skipped. As in Envoy skip_exit alone is graceful too, and only the first drain counts.
 func (c control) DrainListeners(o admin.DrainOptions) {
+	s := c.s
 	match := func(l *listener.Config) bool { return !o.InboundOnly || l.Direction == inbound }
-	if !o.Graceful {
-		c.s.listeners.StopAccepting(match)
+	if !o.Graceful && !o.SkipExit {
+		s.listeners.StopAccepting(match)
 		return
 	}
-	c.s.draining.Begin()
+	if !s.drained.CompareAndSwap(false, true) {
+		return
+	}
+	if o.InboundOnly {
+		s.listeners.BeginDrain(match)
+	} else {
+		s.draining.Begin()
+	}
 	if o.SkipExit {
 		return
 	}
-	task.Go("drain", func() {
-		t := time.NewTimer(c.s.opts.DrainTime)
+	s.goes("drain", func() {
+		t := time.NewTimer(s.opts.DrainTime)
 		defer t.Stop()
 		select {
 		case <-t.C:
-			c.s.listeners.StopAccepting(match)
-		case <-c.s.shutdown:
+			s.listeners.StopAccepting(match)
+		case <-s.shutdown:
 		}
-	}, nil)
+	})
 }
 
 // runtimeView implements admin.Runtime.

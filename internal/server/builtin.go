@@ -17,7 +17,9 @@ func (s *Server) httpFilters() *filter.Table {
 	entries := []filter.HTTPEntry{
 		filter.RegisterHTTP("envoy.filters.http.router", &routerv3.Router{},
 			func(m *routerv3.Router, c filter.Context) (any, error) {
-				return router.Compile(m, c, router.Env{Clusters: s.clusters, Random: fastRandom})
+				return router.Compile(m, c, router.Env{
+					Clusters: s.clusters, Random: fastRandom, LocalAddress: s.localAddress,
+				})
 			}),
 	}
 	return filter.NewTable(append(entries, wasm.Entries(s.wasm)...)...)
@@ -39,6 +41,15 @@ func (s *Server) networkFilters() map[string]*filter.NetworkEntry {
 // listenerFilters is the table of listener filters, by configuration type.
 func listenerFilters() map[string]listener.ListenerFilterEntry {
 	return map[string]listener.ListenerFilterEntry{}
+}
+
+// accessLoggers names the access loggers, which package accesslog knows by type, for the node.
+func accessLoggers() map[string]string {
+	return map[string]string{
+		"envoy.access_loggers.file":   "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+		"envoy.access_loggers.stdout": "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+		"envoy.access_loggers.stderr": "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
+	}
 }
 
 func byType(entries ...*filter.NetworkEntry) map[string]*filter.NetworkEntry {

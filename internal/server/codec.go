@@ -25,6 +25,7 @@ func serverOptions(o *hcm.CodecOptions) *h1.ServerOptions {
 		AllowAbsoluteURL: o.AllowAbsoluteURL, AcceptHTTP10: o.AcceptHTTP10, DefaultHost: o.DefaultHost,
 		AllowCustomMethods: o.AllowCustomMethods, RejectUnderscores: o.RejectUnderscores,
 		DropUnderscores: o.DropUnderscores, Proxy100Continue: o.Proxy100Continue,
+		IgnoreUpgrade:       o.IgnoreUpgrade,
 		DelayedCloseTimeout: o.DelayedCloseTimeout, DelayedCloseExpired: o.DelayedCloseExpired,
 	}
 }

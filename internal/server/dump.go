@@ -13,7 +13,6 @@ import (
 
 	"sidecar/internal/admin"
 	"sidecar/internal/config/source"
-	"sidecar/xds"
 )
 
 const typePrefix = "type.googleapis.com/"
@@ -38,7 +37,7 @@ func (s *Server) dumpBootstrap() proto.Message {
 	if err := proto.Unmarshal(s.boot.Bytes, b); err != nil {
 		s.log.Error("config_dump: " + err.Error())
 	}
-	b.Node = xds.Node(s.boot.Node, nil)
+	b.Node = s.node
 	return &adminv3.BootstrapConfigDump{Bootstrap: b, LastUpdated: timestamppb.New(s.started)}
 }
 
@@ -135,7 +134,7 @@ func (s *Server) serverInfo() *adminv3.ServerInfo {
 	}
 	return &adminv3.ServerInfo{
 		Version: strings.TrimSpace(o.Version), UptimeCurrentEpoch: up, UptimeAllEpochs: up,
-		HotRestartVersion: "disabled", Node: xds.Node(s.boot.Node, nil),
+		HotRestartVersion: "disabled", Node: s.node,
 		CommandLineOptions: &adminv3.CommandLineOptions{
 			BaseId: uint64(o.BaseID), Concurrency: uint32(o.Concurrency), ConfigPath: o.ConfigPath,
 			ConfigYaml: o.ConfigYAML, AdminAddressPath: o.AdminAddressPath, LogLevel: o.LogLevel,

@@ -32,7 +32,9 @@ func (s *Server) subscribeListeners(src *source.ConfigSource, first *warm.Target
 // they wait for (routes, plugins) has answers of its own.
 func (w *listenerWatcher) Apply(u *source.Update) {
 	for _, name := range u.Removed {
-		w.s.listeners.Remove(name)
+		if !w.s.staticListeners[name] { // those of the bootstrap stay, as in Envoy
+			w.s.listeners.Remove(name)
+		}
 	}
 	for _, d := range u.Resources {
 		msg, ok := d.Message.(*listenerv3.Listener)

@@ -48,6 +48,7 @@ func (s *Server) listenerEnv() *listener.Env {
 		Network: s.networkFilters(), ListenerFilters: listenerFilters(), Scope: s.scope,
 		Log:        s.opts.Logs.Component("conn_handler"),
 		AccessLogs: accessLogs(s, func(l *accesslog.Logger) listener.AccessLog { return l }),
+		Runtime:    s.runtimeNumber,
 	}
 }
 
@@ -124,28 +125,4 @@ func (s *Server) routeEnv(prefix string) route.Env {
 			return s.clusters.Get(name) != nil || s.staticClusters[name]
 		},
 	}
-}
-
-// runtimeNumber looks a number up in the runtime layers; a later layer wins.
-func (s *Server) runtimeNumber(key string) (uint64, bool) {
-	for i := len(s.boot.Runtime) - 1; i >= 0; i-- {
-		if v, ok := s.boot.Runtime[i].Values[key]; ok && v.IsNumber && v.Number >= 0 {
-			return uint64(v.Number), true
-		}
-	}
-	return 0, false
-}
-
-func (s *Server) runtimeFraction(key string) (config.Fraction, bool) {
-	for i := len(s.boot.Runtime) - 1; i >= 0; i-- {
-		v, ok := s.boot.Runtime[i].Values[key]
-		switch {
-		case !ok:
-		case v.IsFraction:
-			return v.Fraction, true
-		case v.IsNumber && v.Number >= 0:
-			return config.Fraction{Numerator: uint32(min(v.Number, 100)), Denominator: 100}, true
-		}
-	}
-	return config.Fraction{}, false
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"sidecar/api/stream"
 	"sidecar/cluster"
@@ -45,6 +46,16 @@ func (d clusterDialer) DialCluster(ctx context.Context, name string) (net.Conn, 
 		return nil, errors.New("the connection has gone")
 	}
 	return &ownedConn{Conn: tcp.Net(), tcp: tcp}, nil
+}
+
+// KeepaliveOf implements transport.Keepalive.
+func (d clusterDialer) KeepaliveOf(name string) (interval, timeout time.Duration) {
+	c := d.s.clusters.Get(name)
+	if c == nil {
+		return 0, 0
+	}
+	o := &c.Config().HTTP
+	return o.Keepalive, o.KeepaliveTimeout
 }
 
 // dialWait waits for the pool's answer.

@@ -2,14 +2,17 @@ package server
 
 import (
 	"math"
+	"net"
 	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"sidecar/api/stats"
 	"sidecar/xds/bootstrap"
 )
 
@@ -48,32 +51,52 @@ func cgroupLimit() int64 {
 // overload manager of the bootstrap says nothing else: better than to be killed with all of them.
 const rejectShare = 0.95
 
-// memoryCheck is how long a reading of the heap is good for.
+// memoryCheck is how long a reading of the heap is good for, if the overload manager doesn't say.
 const memoryCheck = 250 * time.Millisecond
 
 // limits implements listener.Limits.
 type limits struct {
+	// Set by newLimits, never changed.
 	maxConnections int64
 	maxHeap        float64
-	next           atomic.Int64
-	reject         atomic.Bool
+	every          time.Duration
+	pressure       *stats.Gauge // nil: the bootstrap monitors no heap
+
+	next   atomic.Int64
+	reject atomic.Bool
+	admin  atomic.Int64 // open connections of the admin server
 }
 
-func newLimits(o bootstrap.Overload) *limits {
-	l := &limits{maxConnections: int64(min(o.MaxDownstreamConnections, math.MaxInt64))}
-	switch {
-	case o.MaxHeapBytes > 0 && o.RejectIncoming > 0:
-		l.maxHeap = float64(o.MaxHeapBytes) * o.RejectIncoming
-	case o.MaxHeapBytes > 0 && o.StopAccepting > 0:
-		l.maxHeap = float64(o.MaxHeapBytes) * o.StopAccepting
-	default:
-		l.maxHeap = float64(cgroupLimit()) * rejectShare
+// newLimits takes what the overload manager of the bootstrap says, else a share of the container's
+// memory.
+//
+// DIVERGES(overload-stop-accepting): stop_accepting_connections lets connections wait in the kernel in
+// Envoy; here they are closed at once, as with reject_incoming_connections.
+func newLimits(o bootstrap.Overload, scope *stats.Scope) *limits {
+	l := &limits{maxConnections: int64(min(o.MaxDownstreamConnections, math.MaxInt64)), every: memoryCheck}
+	share := o.RejectIncoming
+	if share == 0 || (o.StopAccepting > 0 && o.StopAccepting < share) {
+		share = o.StopAccepting
 	}
+	if o.MaxHeapBytes == 0 {
+		l.maxHeap = float64(cgroupLimit()) * rejectShare
+		return l
+	}
+	l.maxHeap, l.every = float64(o.MaxHeapBytes)*share, o.RefreshInterval
+	l.pressure = scope.Gauge("overload.envoy.resource_monitors.fixed_heap.pressure")
+	scope.Store().BeforeRead(func() {
+		l.pressure.SetUint(heapInUse() * 100 / o.MaxHeapBytes)
+	})
 	return l
 }
 
-// MaxConnections implements listener.Limits.
-func (l *limits) MaxConnections() int64 { return l.maxConnections }
+// MaxConnections implements listener.Limits. What the admin server has open counts too.
+func (l *limits) MaxConnections() int64 {
+	if l.maxConnections == 0 {
+		return 0
+	}
+	return max(1, l.maxConnections-l.admin.Load())
+}
 
 // RejectConnections implements listener.Limits.
 func (l *limits) RejectConnections() bool {
@@ -82,10 +105,55 @@ func (l *limits) RejectConnections() bool {
 	}
 	now := time.Now().UnixNano()
 	due := l.next.Load()
-	if now >= due && l.next.CompareAndSwap(due, now+int64(memoryCheck)) {
+	if now >= due && l.next.CompareAndSwap(due, now+int64(l.every)) {
 		l.reject.Store(float64(heapInUse()) > l.maxHeap)
 	}
 	return l.reject.Load()
+}
+
+// listener applies the limit of connections to the admin server's.
+func (l *limits) listener(ln net.Listener, others func() int64, scope *stats.Scope) net.Listener {
+	if l.maxConnections == 0 {
+		return ln
+	}
+	return &limitedListener{
+		Listener: ln, limits: l, others: others, overflow: scope.Counter("downstream_global_cx_overflow"),
+	}
+}
+
+type limitedListener struct {
+	net.Listener
+	limits   *limits
+	others   func() int64
+	overflow *stats.Counter
+}
+
+// Accept implements net.Listener.
+func (l *limitedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if l.limits.admin.Add(1)+l.others() <= l.limits.maxConnections {
+			return &limitedConn{Conn: c, limits: l.limits}, nil
+		}
+		l.limits.admin.Add(-1)
+		l.overflow.Inc()
+		_ = c.Close()
+	}
+}
+
+type limitedConn struct {
+	net.Conn
+	limits *limits
+	once   sync.Once
+}
+
+// Close implements net.Conn.
+func (c *limitedConn) Close() error {
+	c.once.Do(func() { c.limits.admin.Add(-1) })
+	return c.Conn.Close()
 }
 
 // heapInUse is what the runtime holds from the system less what it has given back.

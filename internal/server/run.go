@@ -25,25 +25,36 @@ func (s *Server) run(ctx context.Context) error {
 	if err := s.startAdmin(); err != nil {
 		return err
 	}
+	s.setState(Initializing)
+	s.warnRuntime()
 	s.xds.Start()
-	failed := make(chan error, 1)
-	task.Go("start", func() {
-		if err := s.bringUp(ctx); err != nil && ctx.Err() == nil {
-			failed <- err
-		}
-	}, func(p *task.Panic) { failed <- p })
+	s.flushStats()
+	up := make(chan error, 1)
+	task.Go("start", func() { up <- s.bringUp(ctx) }, func(p *task.Panic) { up <- p })
+	done, err := s.wait(ctx, signals, up)
+	stop()
+	if !done {
+		<-up
+	}
+	return err
+}
+
+// wait returns at the first thing that ends the process. done tells that bringing up has ended.
+func (s *Server) wait(ctx context.Context, signals <-chan os.Signal, up chan error) (done bool, err error) {
 	for {
 		select {
-		case err := <-failed:
-			return err
+		case err := <-up:
+			if err != nil {
+				return true, err
+			}
+			up, done = nil, true
 		case <-s.shutdown:
-			s.log.Warn("shutting down: admin quitquitquit")
-			return nil
+			return done, nil
 		case <-ctx.Done():
-			return nil
+			return done, nil
 		case sig := <-signals:
 			if s.onSignal(sig) {
-				return nil
+				return done, nil
 			}
 		}
 	}
@@ -57,6 +68,7 @@ func (s *Server) onSignal(sig os.Signal) bool {
 	case syscall.SIGHUP:
 		s.log.Warn("caught and eating SIGHUP")
 	case syscall.SIGTERM, syscall.SIGINT:
+		// As in Envoy the process ends at once: whoever wants a drain asks the admin server first.
 		s.log.Warn("caught ENVOY_" + map[os.Signal]string{syscall.SIGTERM: "SIGTERM", syscall.SIGINT: "SIGINT"}[sig])
 		return true
 	}
@@ -76,6 +88,12 @@ func (s *Server) reopenLogs() {
 
 // bringUp waits for each stage before it begins the next.
 func (s *Server) bringUp(ctx context.Context) error {
+	if s.opts.Mode == InitOnly {
+		// As in Envoy: what the bootstrap holds is started, and nothing is asked of a server.
+		err := s.startStaticListeners(ctx)
+		s.Quit()
+		return err
+	}
 	cds := warm.New("clusters")
 	ready := cds.Add("clusters")
 	if src := s.boot.CDS; src != nil {
@@ -89,7 +107,7 @@ func (s *Server) bringUp(ctx context.Context) error {
 	}
 	all := s.init.Add("clusters of cds")
 	s.clusters.WhenReady(all.Ready)
-	if err := s.startStaticListeners(); err != nil {
+	if err := s.startStaticListeners(ctx); err != nil {
 		return err
 	}
 	if src := s.boot.LDS; src != nil {
@@ -102,20 +120,14 @@ func (s *Server) bringUp(ctx context.Context) error {
 	}
 	s.log.Info("all dependencies initialized. starting workers")
 	s.listeners.Start()
-	if s.State() != DrainingState {
-		s.setState(Live)
-	}
-	s.stats.Live.Set(1)
+	s.setState(Live)
 	s.stats.InitTime.Record(uint64(time.Since(s.started).Milliseconds()))
-	if s.opts.Mode == InitOnly {
-		close(s.shutdown)
-	}
 	return nil
 }
 
 // startStaticListeners binds the listeners of the bootstrap. A port that is taken, or a plugin that
 // does not start, ends the process, as in Envoy.
-func (s *Server) startStaticListeners() error {
+func (s *Server) startStaticListeners(ctx context.Context) error {
 	var errs config.Errors
 	for i, l := range s.boot.Listeners {
 		started := make(chan error, 1)
@@ -123,14 +135,19 @@ func (s *Server) startStaticListeners() error {
 		s.listeners.Apply(l, "", true, listener.Outcome{
 			Started: func(err error) { started <- err }, Ready: t.Ready,
 		})
-		errs.Wrap(bootstrap.ListenerPath(i), <-started)
+		select {
+		case err := <-started:
+			errs.Wrap(bootstrap.ListenerPath(i), err)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	return errs.Err()
 }
 
-// State returns how far the process is.
+// State returns how far the process is. As in Envoy a drain of the listeners alone doesn't show.
 func (s *Server) State() State {
-	if s.draining.HealthCheckFailed() || s.draining.Active() {
+	if s.draining.HealthCheckFailed() {
 		return DrainingState
 	}
 	return State(s.state.Load())
@@ -139,17 +156,20 @@ func (s *Server) State() State {
 // Quit ends the process.
 func (s *Server) Quit() { s.endOnce.Do(func() { close(s.shutdown) }) }
 
-// close ends every part, in the order that lets each finish what it owes.
+// close ends every part, in the order that lets each finish what it owes: no more configuration comes,
+// connections end and are logged, then what they stood on goes.
 func (s *Server) close() {
+	s.Quit()
+	s.wg.Wait()
 	for _, sub := range s.subs {
 		sub.Close()
 	}
-	s.listeners.Close()
 	s.xds.Close()
+	s.listeners.Close()
 	s.clusters.Close()
 	s.wasm.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	s.sinks.Close(ctx)
 	s.stopAdmin(ctx)
+	s.sinks.Close(ctx)
 }

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
 	"sidecar/api/filter"
 	"sidecar/api/stats"
 	"sidecar/cluster"
@@ -47,64 +49,40 @@ func (s State) String() string {
 // Server is the process: all parts and how they are connected.
 type Server struct {
 	// Set by start, never changed.
-	opts           *Options
-	boot           *bootstrap.Bootstrap
-	log            *slog.Logger
-	store          *stats.Store
-	scope          *stats.Scope
-	stats          *serverStats
-	started        time.Time
-	clock          clock
-	sinks          *accesslog.Sinks
-	formats        format.Options
-	xds            *xds.Client
-	clusters       *cluster.Manager
-	listeners      *listener.Manager
-	wasm           *wasmhost.Host
-	filters        *filter.Table
-	routes         *routeTables
-	extensions     *extensions
-	draining       *listener.Draining
-	limits         *limits
-	init           *warm.Group
-	admin          *admin.Server // nil without one
-	localAddress   string
+	opts         *Options
+	boot         *bootstrap.Bootstrap
+	log          *slog.Logger
+	store        *stats.Store
+	scope        *stats.Scope
+	stats        *serverStats
+	node         *corev3.Node // as management servers see it
+	started      time.Time
+	clock        clock
+	sinks        *accesslog.Sinks
+	formats      format.Options
+	xds          *xds.Client
+	clusters     *cluster.Manager
+	listeners    *listener.Manager
+	wasm         *wasmhost.Host
+	filters      *filter.Table
+	routes       *routeTables
+	extensions   *extensions
+	draining     *listener.Draining
+	limits       *limits
+	init         *warm.Group
+	admin        *admin.Server // nil without one
+	localAddress string
 	// staticClusters and staticListeners are the names in the bootstrap.
 	staticClusters, staticListeners map[string]bool
 
 	state      atomic.Int32
 	ldsVersion atomic.Pointer[string]
+	drained    atomic.Bool // a drain was asked for
 	shutdown   chan struct{}
 	endOnce    sync.Once
 	wg         sync.WaitGroup // goroutines of this package that outlive a call
 
 	subs []source.Subscription // only touched while starting, and ending after that
-}
-
-// serverStats are "server.".
-type serverStats struct {
-	Live             stats.Gauge `stat:"live"`
-	State            stats.Gauge `stat:"state"`
-	Uptime           stats.Gauge `stat:"uptime"`
-	Concurrency      stats.Gauge `stat:"concurrency"`
-	MemoryAllocated  stats.Gauge `stat:"memory_allocated"`
-	MemoryHeap       stats.Gauge `stat:"memory_heap_size"`
-	MemoryPhysical   stats.Gauge `stat:"memory_physical_size"`
-	TotalConnections stats.Gauge `stat:"total_connections"`
-	// Ours: what leak checks and the allocation budget read.
-	GoMallocs       stats.Gauge     `stat:"go_mallocs"`
-	GoGoroutines    stats.Gauge     `stat:"go_goroutines"`
-	ParentConns     stats.Gauge     `stat:"parent_connections"`
-	HotRestartEpoch stats.Gauge     `stat:"hot_restart_epoch"`
-	Version         stats.Gauge     `stat:"version"`
-	DaysToExpiry    stats.Gauge     `stat:"days_until_first_cert_expiring"`
-	InitTime        stats.Histogram `stat:"initialization_time_ms,ms"`
-	StaticUnknown   stats.Counter   `stat:"static_unknown_fields"`
-	DynamicUnknown  stats.Counter   `stat:"dynamic_unknown_fields"`
-	DroppedFlushes  stats.Counter   `stat:"dropped_stat_flushes"`
-	DebugAssertions stats.Counter   `stat:"debug_assertion_failures"`
-	EnvoyBug        stats.Counter   `stat:"envoy_bug_failures"`
-	WIPProtos       stats.Counter   `stat:"wip_protos"`
 }
 
 // Run starts the process and runs it until it is told to stop. With --mode validate it only checks
@@ -131,7 +109,7 @@ func Run(ctx context.Context, opts *Options) error {
 	if boot.LogFormat != "" {
 		opts.Logs.SetFormat(boot.LogFormat)
 	}
-	if err := s.assemble(); err != nil {
+	if err := s.assemble(&errs); err != nil {
 		return err
 	}
 	defer s.close()
@@ -145,13 +123,13 @@ func Run(ctx context.Context, opts *Options) error {
 	return s.run(ctx)
 }
 
-// assemble makes every part; nothing runs yet.
-func (s *Server) assemble() error {
+// assemble makes every part; nothing runs yet. errs gets what is wrong with the bootstrap.
+func (s *Server) assemble(errs *config.Errors) error {
+	bind := cluster.CompileBind(config.Field("cluster_manager.upstream_bind_config"), s.boot.UpstreamBind, errs)
 	s.store = stats.New()
 	s.scope = s.store.Root()
 	s.stats = stats.Bind[serverStats](s.scope.Sub("server"))
 	s.setStats()
-	s.store.BeforeRead(s.refreshStats)
 	host, err := os.Hostname()
 	if err != nil {
 		return err
@@ -163,8 +141,9 @@ func (s *Server) assemble() error {
 	})
 	s.localAddress = localAddress(s.opts.LocalAddressV6)
 	s.init = warm.New("server")
+	s.node = xds.Node(s.boot.Node, nil) // its extensions follow below
 	s.xds = xds.New(xds.Config{
-		Node: xds.Node(s.boot.Node, nil), ADS: s.boot.ADS, Dialer: clusterDialer{s}, Stats: s.scope,
+		Node: s.node, ADS: s.boot.ADS, Dialer: clusterDialer{s}, Stats: s.scope,
 		Log:                 s.opts.Logs.Component("config"),
 		RejectUnknownFields: s.opts.DynamicUnknown == config.RejectUnknown,
 		UnknownField:        &s.stats.DynamicUnknown,
@@ -172,6 +151,7 @@ func (s *Server) assemble() error {
 	s.clusters = cluster.NewManager(cluster.Options{
 		Ctx: context.Background(), Scope: s.scope, Log: s.opts.Logs.Component("upstream"),
 		Concurrency: s.opts.Concurrency, NewCodec: newClientCodec, Random: rand.Uint64, Subscriber: s.xds,
+		GRPC: func(name string) bool { return s.boot.GRPCClusters[name] }, Bind: bind,
 	})
 	s.wasm, err = wasmhost.NewHost(wasmhost.Options{
 		Log: s.opts.Logs.Component("wasm"), Stats: s.store, Calls: caller{s}, Concurrency: s.opts.Concurrency,
@@ -180,13 +160,15 @@ func (s *Server) assemble() error {
 		return fmt.Errorf("wasm: %w", err)
 	}
 	s.filters = s.httpFilters()
+	s.node.Extensions = s.builtins()
 	s.routes = &routeTables{s: s, tables: map[string]*routeTable{}}
 	s.extensions = &extensions{s: s, held: map[string]*extension{}}
 	s.draining = listener.NewDraining(listener.DrainPolicy{
 		Time: s.opts.DrainTime, Immediate: s.opts.DrainStrategy == Immediate,
 	})
-	s.limits = newLimits(s.boot.Overload)
+	s.limits = newLimits(s.boot.Overload, s.scope)
 	s.listeners = listener.NewManager(s.listenerEnv(), s.draining, s.limits)
+	s.store.BeforeRead(s.refreshStats)
 	return nil
 }
 
@@ -209,6 +191,7 @@ func (s *Server) compileStatic(errs *config.Errors) {
 			// As in Envoy, which gives it a UUID, so that unnamed listeners do not replace one another.
 			l.Name = string(uuid.Append(nil, fastRandom(), fastRandom()))
 		}
+		s.staticListeners[l.GetName()] = true
 		_, err := listener.Compile(l, env, nil, s.draining)
 		errs.Wrap(bootstrap.ListenerPath(i), err)
 	}
@@ -219,13 +202,6 @@ func (s *Server) compileStatic(errs *config.Errors) {
 func setRuntime(concurrency int) {
 	runtime.GOMAXPROCS(concurrency)
 	setMemory()
-}
-
-func (s *Server) setState(st State) {
-	s.state.Store(int32(st))
-	if s.stats != nil {
-		s.stats.State.Set(int64(st))
-	}
 }
 
 // localAddress is the machine's address, which x-forwarded-for shows for loopback peers (Envoy:

@@ -10,6 +10,9 @@
 // always well-formed: never both Content-Length and Transfer-Encoding, never more or fewer bytes of
 // a body than were announced.
 //
+// Single importer: the composition root hands it to the connection manager and to the pools, which
+// name no codec.
+//
 // # Limitations
 //
 // Only sockets of wire.Conn are served. A client connection carries one request at a time: requests

@@ -1,0 +1,60 @@
+package server
+
+import (
+	"slices"
+	"strings"
+
+	"sidecar/internal/config"
+)
+
+// runtimeNumber looks a number up in the runtime layers; a later layer wins.
+func (s *Server) runtimeNumber(key string) (uint64, bool) {
+	for i := len(s.boot.Runtime) - 1; i >= 0; i-- {
+		if v, ok := s.boot.Runtime[i].Values[key]; ok && v.IsNumber && v.Number >= 0 {
+			return uint64(v.Number), true
+		}
+	}
+	return 0, false
+}
+
+func (s *Server) runtimeFraction(key string) (config.Fraction, bool) {
+	for i := len(s.boot.Runtime) - 1; i >= 0; i-- {
+		v, ok := s.boot.Runtime[i].Values[key]
+		switch {
+		case !ok:
+		case v.IsFraction:
+			return v.Fraction, true
+		case v.IsNumber && v.Number >= 0:
+			return config.Fraction{Numerator: uint32(min(v.Number, 100)), Denominator: 100}, true
+		}
+	}
+	return config.Fraction{}, false
+}
+
+// ignoredRuntime begins the keys by which Envoy's own settings are overridden, and which nothing here
+// reads. Any other key may be one that a route names.
+var ignoredRuntime = []string{ //nolint:gochecknoglobals // immutable table
+	"circuit_breakers.", "upstream.", "health_check.", "outlier_detection.", "tracing.", "http.", "ssl.",
+	"overload.", "re2.", "regex.", "zone_routing.", "load_balancer.", "connection_limit.",
+	"envoy.reloadable_features.", "envoy.restart_features.", "envoy.features.", "envoy.deprecated_features",
+}
+
+// warnRuntime names the keys that are set and change nothing here: Envoy takes any key, so they are no
+// error, and most bootstraps set some.
+//
+// DIVERGES(runtime-keys): Envoy reads these.
+func (s *Server) warnRuntime() {
+	var found []string
+	for _, l := range s.boot.Runtime {
+		for key := range l.Values {
+			if slices.ContainsFunc(ignoredRuntime, func(p string) bool { return strings.HasPrefix(key, p) }) {
+				found = append(found, key)
+			}
+		}
+	}
+	if len(found) == 0 {
+		return
+	}
+	slices.Sort(found)
+	s.log.Warn("runtime keys without effect: " + strings.Join(slices.Compact(found), ", "))
+}
