@@ -7,6 +7,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"sidecar/api/filter"
@@ -14,6 +15,7 @@ import (
 	"sidecar/api/stats"
 	"sidecar/api/stream"
 	"sidecar/internal/config"
+	"sidecar/internal/match"
 	"sidecar/listener/route"
 )
 
@@ -24,6 +26,7 @@ const (
 	defaultIdle          = time.Hour
 	defaultStreamIdle    = 5 * time.Minute
 	defaultDelayedClose  = time.Second
+	defaultDrain         = 5 * time.Second
 	maxHeadersKBLimit    = 8192
 	preserveCaseTypeName = "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
 	uuidTypeName         = "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
@@ -57,7 +60,7 @@ func Compile(m *hcmv3.HttpConnectionManager, env *Env) (*Config, error) {
 	c.compileCodec(m, &errs)
 	c.newCodec = env.Codec(&c.codecOptions)
 	c.compileAddresses(m, &errs)
-	c.compilePaths(m)
+	c.compilePaths(m, &errs)
 	c.compileRequestID(m, &errs)
 	if env.AccessLogs != nil {
 		c.accessLogs = env.AccessLogs(config.Field("access_log"), m.GetAccessLog(), &errs)
@@ -109,6 +112,8 @@ func (c *Config) compileTimeouts(m *hcmv3.HttpConnectionManager, errs *config.Er
 	commonFields.Check(p, o, errs)
 	c.idleTimeout = dur(p.Field("idle_timeout"), o.GetIdleTimeout(), defaultIdle)
 	c.maxConnectionDuration = dur(p.Field("max_connection_duration"), o.GetMaxConnectionDuration(), 0)
+	c.drainTimeout = dur(config.Field("drain_timeout"), m.GetDrainTimeout(), defaultDrain)
+	c.drainJitter = m.GetDrainTimeoutJitter().GetValue() / 100
 	c.maxStreamDuration = dur(p.Field("max_stream_duration"), o.GetMaxStreamDuration(), 0)
 	c.maxRequestsPerConnection = o.GetMaxRequestsPerConnection().GetValue()
 	c.streamIdleTimeout = dur(config.Field("stream_idle_timeout"), m.GetStreamIdleTimeout(), defaultStreamIdle)
@@ -147,6 +152,7 @@ func (c *Config) compileCodec(m *hcmv3.HttpConnectionManager, errs *config.Error
 	o.AllowCustomMethods = h1.GetAllowCustomMethods()
 	o.StreamErrorOnInvalid = config.Value(h1.GetOverrideStreamErrorOnInvalidHttpMessage(),
 		m.GetStreamErrorOnInvalidHttpMessage().GetValue())
+	o.IgnoreUpgrade = ignoreUpgrade(p.Field("ignore_http_11_upgrade"), h1.GetIgnoreHttp_11Upgrade(), errs)
 	c.acceptHTTP10, o.DefaultHost = o.AcceptHTTP10, h1.GetDefaultHostForHttp_10()
 	if f := h1.GetHeaderKeyFormat(); f != nil {
 		keyFormatFields.Check(p.Field("header_key_format"), f, errs)
@@ -157,6 +163,25 @@ func (c *Config) compileCodec(m *hcmv3.HttpConnectionManager, errs *config.Error
 			}
 			o.PreserveCase = true
 		}
+	}
+}
+
+// ignoreUpgrade tells the upgrades that requests are not to make; nil: none are ignored.
+func ignoreUpgrade(p *config.Path, list []*matcherv3.StringMatcher, errs *config.Errors) func(string) bool {
+	if len(list) == 0 {
+		return nil
+	}
+	matchers := make([]match.String, len(list))
+	for i, m := range list {
+		matchers[i] = match.CompileString(p.Index(i), m, errs)
+	}
+	return func(v string) bool {
+		for i := range matchers {
+			if matchers[i].Match(v) {
+				return true
+			}
+		}
+		return false
 	}
 }
 
@@ -183,7 +208,7 @@ func (c *Config) compileAddresses(m *hcmv3.HttpConnectionManager, errs *config.E
 	}
 }
 
-func (c *Config) compilePaths(m *hcmv3.HttpConnectionManager) {
+func (c *Config) compilePaths(m *hcmv3.HttpConnectionManager, errs *config.Errors) {
 	c.normalize = m.GetNormalizePath().GetValue()
 	c.mergeSlashes = m.GetMergeSlashes()
 	switch m.GetPathWithEscapedSlashesAction() {
@@ -195,6 +220,10 @@ func (c *Config) compilePaths(m *hcmv3.HttpConnectionManager) {
 		c.escapedSlashes = forwardUnescapedSlashes
 	case hcmv3.HttpConnectionManager_IMPLEMENTATION_SPECIFIC_DEFAULT,
 		hcmv3.HttpConnectionManager_KEEP_UNCHANGED:
+	}
+	if m.GetStripAnyHostPort() && m.GetStripMatchingHostPort() {
+		errs.Add(config.Field("strip_any_host_port"),
+			"Error: Only one of `strip_matching_host_port` or `strip_any_host_port` can be set.")
 	}
 	c.stripAnyPort = m.GetStripAnyHostPort()
 	c.stripMatchingPort = m.GetStripMatchingHostPort()
@@ -260,6 +289,7 @@ func (c *Config) compileFilters(m *hcmv3.HttpConnectionManager, env *Env, errs *
 func (c *Config) compileChain(p *config.Path, list []*hcmv3.HttpFilter, env *Env, errs *config.Errors,
 ) (entries []filterEntry, terminal filter.TerminalFactory) {
 	if len(list) == 0 {
+		// DIVERGES(no-filters): Envoy takes an empty chain, whose requests then hang.
 		errs.Add(p, "must not be empty: the last filter must be a terminal one, such as envoy.filters.http.router")
 		return nil, nil
 	}
@@ -276,6 +306,9 @@ func (c *Config) compileChain(p *config.Path, list []*hcmv3.HttpFilter, env *Env
 		case i < len(list)-1 && isTerminal:
 			errs.Addf(fp, "Error: terminal filter named %s of type %s must be the last filter in a http filter chain.",
 				f.GetName(), f.GetName())
+		case isTerminal && f.GetDisabled():
+			errs.Addf(fp, "Error: the last (terminal) filter (%s) in the chain cannot be disabled by default.",
+				f.GetName())
 		case isTerminal:
 			terminal = tf
 		default:

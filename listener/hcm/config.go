@@ -49,10 +49,12 @@ type Config struct {
 
 	idleTimeout              time.Duration
 	maxConnectionDuration    time.Duration
+	drainTimeout             time.Duration
 	maxStreamDuration        time.Duration
 	streamIdleTimeout        time.Duration
 	requestTimeout           time.Duration
 	requestHeadersTimeout    time.Duration
+	drainJitter              float64 // a share of drainTimeout
 	maxRequestsPerConnection uint32
 	bufferLimit              int
 	xffTrustedHops           int
@@ -120,6 +122,8 @@ type CodecOptions struct {
 	StreamErrorOnInvalid bool
 	Strict               bool
 	DelayedCloseExpired  *stats.Counter
+	// IgnoreUpgrade, if not nil, tells the values of Upgrade that are taken out of requests.
+	IgnoreUpgrade func(value string) bool
 }
 
 // NewCodec makes the codec of a connection.
@@ -232,6 +236,17 @@ func (s *Stream) filtersFor(h *header.Map) (isUpgraded, ok bool) {
 	return enabled, enabled
 }
 
+// disabled tells whether a filter is left out of the stream: the route, as it is before any filter
+// ran, overrides the chain.
+func (s *Stream) disabled(f *filterEntry) bool {
+	if e := s.entryOf(); e != nil {
+		if off, said := e.FilterDisabled(f.Name); said {
+			return off
+		}
+	}
+	return f.disabled
+}
+
 // makeFilters makes the stream's filters.
 func (s *Stream) makeFilters() {
 	n := len(s.chain) + 1
@@ -245,7 +260,7 @@ func (s *Stream) makeFilters() {
 	for i := range s.chain {
 		sl := &s.slots[i]
 		sl.entry = &s.chain[i]
-		if s.chain[i].disabled {
+		if s.disabled(&s.chain[i]) {
 			continue
 		}
 		sl.f = s.chain[i].factory.NewFilter(sl)

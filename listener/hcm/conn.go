@@ -40,6 +40,7 @@ type Conn struct {
 	active   atomic.Int32
 	requests atomic.Uint32
 	ids      atomic.Uint64
+	// draining makes the next response the last one.
 	draining atomic.Bool
 	// endedActive says that a stream was cut off by the end of the connection.
 	endedActive atomic.Bool
@@ -49,6 +50,8 @@ type Conn struct {
 	timer *time.Timer
 	gone  bool
 	since time.Time // of the last change to no active stream
+	// drainEnd is when a connection that the timer drains is closed, if it has no stream then.
+	drainEnd time.Time
 }
 
 // Serve runs the connection until it ends. It is called on the connection's own goroutine.
@@ -161,32 +164,64 @@ func (c *Conn) onIdleTimer() {
 		c.mu.Unlock()
 		return
 	}
+	next := c.look(now)
+	if next > 0 {
+		c.timer.Reset(next)
+	}
+	c.mu.Unlock()
+	if next <= 0 {
+		stream.Do(c.codec.Close)
+	}
+}
+
+// look begins the drain sequence when the connection has been idle, or has lasted, for too long, as
+// Envoy does: a request that comes within drain_timeout is served, with connection: close; after it
+// an idle connection is closed. It returns when to look again, 0 to close now. The caller holds mu.
+func (c *Conn) look(now time.Time) time.Duration {
 	active := c.active.Load() > 0
+	if !c.drainEnd.IsZero() {
+		if left := c.drainEnd.Sub(now); left > 0 {
+			return left
+		}
+		if !active {
+			return 0
+		}
+		return c.cfg.drainTimeout + time.Millisecond // its last response ends it
+	}
 	next := time.Hour
 	if m := c.cfg.maxConnectionDuration; m > 0 {
-		if left := m - now.Sub(c.info.Start); left > 0 {
-			next = min(next, left)
-		} else if c.draining.CompareAndSwap(false, true) {
+		left := m - now.Sub(c.info.Start)
+		if left <= 0 {
 			c.stats.CxMaxDuration.Inc()
+			return c.startDrain(now)
 		}
+		next = min(next, left)
 	}
-	closeNow := c.draining.Load() && !active && c.cfg.maxConnectionDuration > 0
-	if d := c.cfg.idleTimeout; d > 0 && !closeNow {
+	if d := c.cfg.idleTimeout; d > 0 {
 		left := d
 		if !active {
 			left = d - now.Sub(c.since)
 		}
 		if left <= 0 {
 			c.stats.CxIdleTimeout.Inc()
-			closeNow = true
+			return c.startDrain(now)
 		}
 		next = min(next, left)
 	}
-	if !closeNow {
-		c.timer.Reset(max(next, time.Millisecond))
+	return next
+}
+
+// startDrain returns when the connection is to be closed; one that never had a request has no client
+// that could be about to send another.
+func (c *Conn) startDrain(now time.Time) time.Duration {
+	c.draining.Store(true)
+	if c.requests.Load() == 0 {
+		return 0
 	}
-	c.mu.Unlock()
-	if closeNow {
-		stream.Do(c.codec.Close)
+	d := c.cfg.drainTimeout
+	if j := c.cfg.drainJitter; j > 0 {
+		d += time.Duration(float64(d) * j * float64(c.cfg.random()>>11) / (1 << 53))
 	}
+	c.drainEnd = now.Add(d)
+	return d
 }

@@ -20,7 +20,8 @@ var (
 			"set_current_client_cert_details proxy_100_continue upgrade_configs " +
 			"normalize_path merge_slashes path_with_escaped_slashes_action local_reply_config " +
 			"strip_matching_host_port strip_any_host_port strip_trailing_host_dot " +
-			"append_x_forwarded_port request_id_extension stream_error_on_invalid_http_message",
+			"append_x_forwarded_port request_id_extension stream_error_on_invalid_http_message " +
+			"drain_timeout drain_timeout_jitter",
 		OffOnly: "flush_access_log_on_new_request represent_ipv4_remote_address_as_ipv4_mapped_ipv6 " +
 			"append_local_overload add_proxy_protocol_connection_state " +
 			"record_route_resolution_stats",
@@ -31,8 +32,6 @@ var (
 			"access_log_options",
 		NoOp: map[string]string{
 			"http2_protocol_options": "only read by HTTP/2, and codec_type HTTP2 is refused",
-			"drain_timeout":          "the time between the two GOAWAYs of HTTP/2, which is not served",
-			"drain_timeout_jitter":   "spreads drain_timeout",
 			"stream_flush_timeout":   "bounds a flush that has its own watermark and idle timeout here",
 		},
 	}
@@ -47,9 +46,8 @@ var (
 	http1Fields = config.Fields[*corev3.Http1ProtocolOptions]{
 		Used: "allow_absolute_url accept_http_10 default_host_for_http_10 header_key_format " +
 			"enable_trailers allow_chunked_length override_stream_error_on_invalid_http_message " +
-			"allow_custom_methods",
+			"allow_custom_methods ignore_http_11_upgrade",
 		OffOnly: "send_fully_qualified_url",
-		Refused: "ignore_http_11_upgrade",
 		NoOp: map[string]string{
 			"use_balsa_parser": "chooses between two parsers of Envoy; ours has one",
 		},

@@ -31,10 +31,16 @@ func (s *Stream) onRequestHeaders(t *stream.Turn, h *header.Map, end bool) {
 	upgrade, ok := s.filtersFor(h)
 	if !ok {
 		s.cfg.stats.WsOnNonWs.Inc()
+		// What follows may be the payload of an upgrade that the client takes for granted.
+		s.closeAfter = true
 		s.reply(t, &upgradeFailed)
 		return
 	}
-	s.upgraded = upgrade
+	if upgrade {
+		s.upgraded = true
+		s.cfg.stats.CxUpgradesTotal.Inc()
+		s.cfg.stats.CxUpgradesActive.Inc()
+	}
 	s.makeFilters()
 	s.arm(t, timerDuration, s.maxDuration(h))
 	s.pushHeaders(t, 0, 0, end)

@@ -131,7 +131,7 @@ func (s *Stream) cleanResponse(h *header.Map) {
 // whole (its rest would be taken for the next one), or the connection drains. HTTP/2 has GOAWAY for
 // that, so the codec decides what it means.
 func (s *Stream) decideClose(h *header.Map) {
-	if !s.requestWhole && !s.upgraded {
+	if !s.requestWhole {
 		s.cfg.stats.RqResponseBeforeComplete.Inc()
 		if s.info.Protocol < stream.HTTP2 {
 			s.closeAfter = true
@@ -140,9 +140,14 @@ func (s *Stream) decideClose(h *header.Map) {
 	if s.conn.shouldClose(s) {
 		s.closeAfter = true
 	}
-	if s.closeAfter && s.info.Protocol < stream.HTTP2 && !s.upgraded {
+	if s.closeAfter && s.info.Protocol < stream.HTTP2 && !isUpgrade(h) && !s.acceptedConnect() {
 		h.SetStatic(header.Connection, "close")
 	}
+}
+
+// acceptedConnect tells that the response makes a tunnel of the connection.
+func (s *Stream) acceptedConnect() bool {
+	return s.upgraded && s.info.Status/100 == 2 && s.info.Request.Value(header.Method) == "CONNECT"
 }
 
 func (s *Stream) sendData(t *stream.Turn, p []byte, end bool) {

@@ -115,6 +115,9 @@ func (s *Stream) countStatus(status int) {
 
 func (c *Conn) countFinished(t *stream.Turn, s *Stream) {
 	c.stats.RqActive.Dec()
+	if s.upgraded {
+		c.stats.CxUpgradesActive.Dec()
+	}
 	if !s.requestWhole || !s.answered {
 		// Envoy counts here whoever reset the stream, and resets those whose request is not whole.
 		c.stats.RqRxReset.Inc()

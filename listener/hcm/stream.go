@@ -240,11 +240,14 @@ func (s *Stream) entryOf() *route.Entry {
 func (s *Stream) onRoute(e *route.Entry) {
 	s.info.RouteName = e.Name()
 	s.info.RouteMetadata = e.Metadata
-	if e.Action != nil && s.cfg.clusterName != nil {
-		// Known from here on, so that log lines of requests that a filter refuses show it, too.
+	if e.Action != nil {
+		// Known from here on, so that log lines of requests that a filter refuses show it, too; the
+		// router takes the cluster of a cluster_header as it was when the route was found.
 		s.info.Cluster = e.Cluster(s.info.Request)
-		if name, ok := s.cfg.clusterName(s.info.Cluster); ok {
-			s.info.Upstream.Cluster = name
+		if s.cfg.clusterName != nil {
+			if name, ok := s.cfg.clusterName(s.info.Cluster); ok {
+				s.info.Upstream.Cluster = name
+			}
 		}
 	}
 	if e.VirtualHost != nil {

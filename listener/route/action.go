@@ -172,8 +172,6 @@ func (c *compiler) upgrades(p *config.Path, list []*routev3.RouteAction_UpgradeC
 		switch {
 		case !strings.EqualFold(kind, "CONNECT") && !strings.EqualFold(kind, "connect-udp"):
 			c.errs.Addf(at, "Non-CONNECT upgrade type %s has ConnectConfig", kind)
-		case !c.env.Features.ConnectTermination:
-			c.errs.Add(at, "is not supported")
 		default:
 			a.Connect = &ConnectConfig{AllowPost: cc.GetAllowPost()}
 		}
@@ -207,9 +205,6 @@ func (c *compiler) mirrors(p *config.Path, list []*routev3.RouteAction_RequestMi
 		return nil
 	}
 	p = p.Field("request_mirror_policies")
-	if !c.env.Features.Mirror {
-		c.errs.Add(p, "is not supported")
-	}
 	out := make([]Mirror, len(list))
 	for i, m := range list {
 		at := p.Index(i)

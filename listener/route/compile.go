@@ -32,11 +32,7 @@ type Env struct {
 // Features are what the router and the connection manager do with an Entry; configuration that
 // needs something else is refused.
 type Features struct {
-	Mirror             bool // request_mirror_policies: Action.Mirrors
-	ConnectTermination bool // connect_config: Action.Connect
-	RetryPriority      bool // retry_priority: RetryPolicy.PreviousPriorities
-	TimeoutRetryHeader bool // include_is_timeout_retry_header
-	FilterSwitch       bool // a FilterConfig without a configuration: Entry.FilterDisabled
+	RetryPriority bool // retry_priority: RetryPolicy.PreviousPriorities
 }
 
 // defaultMaxBody is that of max_direct_response_body_size_bytes.

@@ -18,7 +18,7 @@ import (
 // that must be true.
 func filterEnv() Env {
 	compile := func(proto.Message, filter.Context) (any, error) { return nil, errors.New("unused") }
-	return Env{Features: Features{FilterSwitch: true}, Filters: filter.NewTable(
+	return Env{Filters: filter.NewTable(
 		filter.HTTPEntry{Name: "plain", Config: &wrapperspb.StringValue{}, Compile: compile},
 		filter.HTTPEntry{
 			Name: "test", Config: &wrapperspb.UInt32Value{}, Compile: compile,
@@ -123,7 +123,7 @@ func TestClusters(t *testing.T) {
 func TestAction(t *testing.T) {
 	t.Parallel()
 	env := testEnv()
-	env.Features = Features{Mirror: true, ConnectTermination: true, RetryPriority: true, TimeoutRetryHeader: true}
+	env.Features = Features{RetryPriority: true}
 	table := compileEnv(t, `
 name: r
 internal_only_headers: [X-Int]

@@ -44,7 +44,6 @@ func (c *compiler) filterConfig(p *config.Path, name string, a *anypb.Any) (filt
 		}
 		perRouteFields.Check(p, m, c.errs)
 		if m.GetDisabled() {
-			c.filterSwitch(p.Field("disabled"))
 			fc.disabled = true
 			return fc, true
 		}
@@ -53,19 +52,12 @@ func (c *compiler) filterConfig(p *config.Path, name string, a *anypb.Any) (filt
 			return fc, false
 		}
 		if m.GetConfig().GetTypeUrl() == "" {
-			c.filterSwitch(p.Field("config"))
 			return fc, true
 		}
 		p, a, optional = p.Field("config"), m.GetConfig(), m.GetIsOptional()
 	}
 	fc.compiled = c.compileFilterConfig(p, name, a, optional)
 	return fc, fc.compiled != nil
-}
-
-func (c *compiler) filterSwitch(p *config.Path) {
-	if !c.env.Features.FilterSwitch {
-		c.errs.Add(p, "switching filters on and off is not supported")
-	}
 }
 
 func (c *compiler) compileFilterConfig(p *config.Path, name string, a *anypb.Any, optional bool) any {

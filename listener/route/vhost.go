@@ -69,9 +69,6 @@ func (c *compiler) virtualHost(p *config.Path, m *routev3.VirtualHost) *VirtualH
 		IncludeAttemptCountInResponse: m.GetIncludeAttemptCountInResponse(),
 		IncludeIsTimeoutRetry:         m.GetIncludeIsTimeoutRetryHeader(),
 	}
-	if v.IncludeIsTimeoutRetry && !c.env.Features.TimeoutRetryHeader {
-		c.errs.Add(p.Field("include_is_timeout_retry_header"), "is not supported, and can only be switched off")
-	}
 	for i, vc := range m.GetVirtualClusters() {
 		at := p.Field("virtual_clusters").Index(i)
 		virtualClusterFields.Check(at, vc, c.errs)

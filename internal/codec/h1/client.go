@@ -60,6 +60,7 @@ type ClientConn struct {
 	whole    atomic.Bool // its request was encoded to the end
 	answered atomic.Bool // its response was read to the end, or it was told of a failure
 	last     atomic.Bool // the connection serves no further stream
+	cut      atomic.Bool // its stream was reset under way
 	facts    atomic.Uint32
 	streams  atomic.Uint64
 	ended    bool // guarded by link.mu: no stream may begin
@@ -343,7 +344,7 @@ func (c *ClientConn) tell(t *stream.Turn, f *stream.Fault) bool {
 	to := c.target
 	c.mu.Unlock()
 	if first {
-		c.gone.Active = c.active.Load()
+		c.gone.Active = c.active.Load() || c.cut.Load()
 	}
 	if f != nil && c.active.Load() && !c.answered.Swap(true) {
 		c.w.Close()

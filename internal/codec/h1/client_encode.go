@@ -109,8 +109,12 @@ func (c *ClientConn) requestDone(*stream.Turn) {
 
 // Reset implements stream.Encoder: HTTP/1 can only end the connection.
 func (c *ClientConn) Reset(*stream.Turn, *stream.Fault) {
-	if c.answered.Load() && c.whole.Load() && !c.last.Load() {
+	over := c.answered.Load() && c.whole.Load()
+	if over && !c.last.Load() {
 		return // both directions are over: there is nothing to reset
+	}
+	if !over {
+		c.cut.Store(true)
 	}
 	c.shut()
 }

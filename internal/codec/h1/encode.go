@@ -129,10 +129,8 @@ func (e *headWriter) request(m *header.Map, p plan) {
 	e.lines++
 	if v, ok := m.GetID(header.Authority); ok {
 		name := "host"
-		if e.opt.PreserveCase {
-			if raw := m.RawNameOf(header.Authority); raw != "" {
-				name = raw
-			}
+		if raw := m.RawNameOf(header.Authority); raw != "" {
+			name = raw
 		}
 		e.field(name, v)
 	}
@@ -240,9 +238,8 @@ func (e *headWriter) fields(m *header.Map, p plan) {
 				continue
 			}
 		}
-		if e.opt.PreserveCase {
-			name = m.RawAt(i)
-		}
+		// Known where the codec that read the message preserves case, whatever this one is asked.
+		name = m.RawAt(i)
 		e.field(name, value)
 	}
 }

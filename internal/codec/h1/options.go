@@ -48,6 +48,8 @@ type ServerOptions struct {
 	// RejectUnderscores refuses requests with an underscore in a header's name, DropUnderscores
 	// drops the header.
 	RejectUnderscores, DropUnderscores bool
+	// IgnoreUpgrade, if not nil, tells the values of Upgrade that are taken out of requests.
+	IgnoreUpgrade func(value string) bool
 	// Proxy100Continue leaves Expect: 100-continue to the upstream.
 	Proxy100Continue bool
 	// DelayedCloseTimeout is how long a connection that we close stays half open for the client to

@@ -174,14 +174,15 @@ func (f *fieldReader) encodings() *problem {
 }
 
 // findUpgrade looks for an upgrade that ends HTTP on the connection. One to h2c is taken out, since
-// Envoy serves HTTP/2 only from the first byte.
+// Envoy serves HTTP/2 only from the first byte, and so are those that are to be ignored.
 func (f *fieldReader) findUpgrade() {
 	m := f.m
 	up, ok := m.GetID(header.Upgrade)
 	if !ok || !hasToken(m.Value(header.Connection), "upgrade") {
 		return
 	}
-	if !fold(up, "h2c") {
+	ignored := f.server.IgnoreUpgrade != nil && f.server.IgnoreUpgrade(up)
+	if !fold(up, "h2c") && !ignored {
 		f.h.upgrade = true
 		return
 	}

@@ -30,6 +30,7 @@ type ServerConn struct {
 	inBody  bool
 	begun   bool // the stream of this request exists
 	refused bool // a rejection was posted
+	remote  bool // the client ended the connection before we did
 	to      stream.Target
 
 	m, trailers *header.Map // the reader's until whole is set, the stream's afterwards
@@ -276,6 +277,7 @@ func (c *ServerConn) ended(t *stream.Turn, err error) bool {
 	if errors.Is(err, os.ErrDeadlineExceeded) && c.closing.Load() && !c.local.Load() {
 		return c.linger()
 	}
+	c.remote = !c.closing.Load()
 	if !c.busy.Load() || c.answered.Load() {
 		return false
 	}
@@ -309,4 +311,4 @@ func (c *ServerConn) linger() bool {
 }
 
 // Local tells, once Serve has returned, that we and not the client ended the connection.
-func (c *ServerConn) Local() bool { return c.local.Load() }
+func (c *ServerConn) Local() bool { return c.local.Load() || c.closing.Load() && !c.remote }

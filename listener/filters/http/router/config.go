@@ -22,6 +22,8 @@ var fields = config.Fields[*routerv3.Router]{
 type Env struct {
 	Clusters Clusters
 	Random   func() uint64
+	// LocalAddress is the node's own, which mirrored requests have in x-forwarded-for.
+	LocalAddress string
 }
 
 // Compile turns the configuration of a router into a filter.TerminalFactory.
@@ -40,6 +42,7 @@ func Compile(m *routerv3.Router, c filter.Context, env Env) (*Config, error) {
 		groups:          &groups{scope: c.Scope},
 		clusters:        env.Clusters,
 		random:          env.Random,
+		localAddress:    env.LocalAddress,
 		suppressHeaders: m.GetSuppressEnvoyHeaders(),
 		respectExpected: m.GetRespectExpectedRqTimeout(),
 	}, nil

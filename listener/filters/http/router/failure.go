@@ -31,6 +31,7 @@ func (r *Filter) OnDeadline(t *stream.Turn, which uint8) {
 	switch which {
 	case deadlineRoute:
 		r.cluster.Traffic().RqTimeout.Inc()
+		r.eachGroup(func(g *groupStats) { g.Timeout.Inc() })
 		r.cluster.ChargeTimeout(r.attempt.Host)
 		r.onTimeout(t, &filter.Reply{
 			Status: 504, Details: "response_timeout", Body: "upstream request timeout",
@@ -60,6 +61,7 @@ func (r *Filter) onTryTimeout(t *stream.Turn, which uint8) {
 		details = "upstream_per_try_idle_timeout"
 	}
 	r.abandon(t)
+	r.timedOut = true
 	if r.retryReset(t, resetPerTry, nil) {
 		return
 	}
@@ -95,17 +97,16 @@ func (r *Filter) chargeLocal(status int) {
 	}
 	r.cluster.ChargeCode(cluster.Response{Code: status, Internal: r.info.Internal, Canary: r.canary()},
 		r.attempt.Host)
-	r.chargeRoute(status)
+	r.chargeGroups(status)
 }
 
 // onFailure is the end of an attempt without a (complete) response.
 func (r *Filter) onFailure(t *stream.Turn, f *stream.Fault) {
 	r.info.Upstream.TransportFailure = f.Transport
-	if f.Reason == stream.ReasonOverflow {
-		r.info.Upstream.Host = stream.Addr{} // no host was asked
-	} else {
-		r.noteHost()
+	if r.attempt.Host == nil {
+		r.info.Upstream.Host = stream.Addr{} // nobody was asked
 	}
+	r.noteHost()
 	wasSent := r.headSent
 	r.sentEnd = false
 	if r.enc != nil {

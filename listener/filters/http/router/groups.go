@@ -8,11 +8,14 @@ import (
 
 // groupStats are those of a virtual cluster or of a route with a stat_prefix.
 type groupStats struct {
-	Rq      stats.Codes     `stat:"upstream_rq"`
-	RqTotal stats.Counter   `stat:"upstream_rq_total"`
-	Retry   stats.Counter   `stat:"upstream_rq_retry"`
-	Timeout stats.Counter   `stat:"upstream_rq_timeout"`
-	Time    stats.Histogram `stat:"upstream_rq_time,ms"`
+	Rq            stats.Codes     `stat:"upstream_rq"`
+	RqTotal       stats.Counter   `stat:"upstream_rq_total"`
+	Retry         stats.Counter   `stat:"upstream_rq_retry"`
+	RetryLimit    stats.Counter   `stat:"upstream_rq_retry_limit_exceeded"`
+	RetryOverflow stats.Counter   `stat:"upstream_rq_retry_overflow"`
+	RetrySuccess  stats.Counter   `stat:"upstream_rq_retry_success"`
+	Timeout       stats.Counter   `stat:"upstream_rq_timeout"`
+	Time          stats.Histogram `stat:"upstream_rq_time,ms"`
 }
 
 // groups makes and finds the stats of virtual clusters and routes. Their number is that of the

@@ -108,6 +108,7 @@ func (x *retryState) take(r *Filter) bool {
 	if x.remaining == 0 {
 		x.limited = true
 		r.cluster.Traffic().RqRetryLimit.Inc()
+		r.eachGroup(func(g *groupStats) { g.RetryLimit.Inc() })
 		return false
 	}
 	if !r.ended || r.bodyLost || r.s.Committed() {
@@ -118,6 +119,7 @@ func (x *retryState) take(r *Filter) bool {
 	if !r.cluster.TakeRetry(r.ctx.Priority) {
 		x.overflown = true
 		r.cluster.Traffic().RqRetryOverflow.Inc()
+		r.eachGroup(func(g *groupStats) { g.RetryOverflow.Inc() })
 		return false
 	}
 	x.holding = true
@@ -144,6 +146,7 @@ func (r *Filter) retryResponse(t *stream.Turn, status int, h *header.Map, end bo
 	if !x.wantsStatus(status, h) {
 		if x.count > 0 && status < 500 {
 			r.cluster.Traffic().RqRetrySuccess.Inc()
+			r.eachGroup(func(g *groupStats) { g.RetrySuccess.Inc() })
 		}
 		return false
 	}
@@ -289,6 +292,7 @@ func (r *Filter) backoff(t *stream.Turn, h *header.Map) {
 	x.count++
 	tr := r.cluster.Traffic()
 	tr.RqRetry.Inc()
+	r.eachGroup(func(g *groupStats) { g.Retry.Inc() })
 	if d, ok := x.rateLimited(h, t.Now()); ok {
 		tr.RqRetryBackoffRate.Inc()
 		r.s.Arm(t, deadlineBackoff, max(d, time.Millisecond))

@@ -40,6 +40,7 @@ type Config struct {
 	suppressHeaders bool
 	respectExpected bool
 	groups          *groups
+	localAddress    string
 	random          func() uint64
 }
 
@@ -69,8 +70,11 @@ type Filter struct {
 	response cluster.Response // as charged
 	timeouts timeouts
 	retry    retryState
+	groups   [2]*groupStats // of the virtual cluster and of the route
+	mirrors  []mirror       // that are still to get the request
 
-	body       buf.Buffer // what a retry would have to send again
+	shadowHead *header.Map // the head as mirrors get it; nil without mirrors
+	body       buf.Buffer  // what a retry would have to send again
 	bodyLimit  int
 	sent       time.Time // when the current attempt's head was sent
 	trailers   *header.Map
@@ -79,6 +83,9 @@ type Filter struct {
 	ended      bool // the request is complete
 	headSent   bool // to the upstream
 	gotHead    bool // of the response
+	gotInterim bool // a 1xx head of this attempt
+	payload    payload
+	timedOut   bool // the attempt before this one did
 	done       bool
 	paused     bool // the upstream is full
 	respPaused bool
@@ -167,8 +174,7 @@ func (r *Filter) answer(t *stream.Turn) bool {
 }
 
 func (r *Filter) findCluster(t *stream.Turn) bool {
-	name := r.entry.Cluster(r.request)
-	r.info.Cluster = name
+	name := r.info.Cluster // of the route, as it was found
 	r.cluster = nil
 	if name != "" {
 		r.cluster = r.cfg.clusters.Get(name)
@@ -205,10 +211,18 @@ func (r *Filter) dropped(t *stream.Turn) bool {
 func (r *Filter) prepare(t *stream.Turn) {
 	r.timeouts.read(r)
 	r.retry.read(r)
+	r.findGroups()
 	r.entry.FinalizeRequest(r.request, r.info, !r.cfg.suppressHeaders)
 	r.timeouts.announce(r)
 	r.bodyLimit = int(min(r.entry.BufferLimit, uint64(r.settings.BufferLimit)))
 	r.keepBody = r.retry.enabled()
+	r.payload = payloadOf(r.request)
+	if len(r.entry.Action.Mirrors) > 0 {
+		r.findMirrors()
+	}
+	if r.ended {
+		r.sendShadows(t)
+	}
 	if r.timeouts.route > 0 {
 		if r.ended {
 			r.s.Arm(t, deadlineRoute, r.timeouts.route)
@@ -228,7 +242,7 @@ func (r *Filter) OnRequestData(t *stream.Turn, b *buf.Buffer, end bool) filter.A
 	if end {
 		r.requestComplete(t)
 	}
-	waiting := r.enc == nil
+	waiting := r.enc == nil || r.payload.waits()
 	if r.keepBody || waiting {
 		if r.body.Len()+len(p) > r.bodyLimit {
 			if waiting {
@@ -241,6 +255,9 @@ func (r *Filter) OnRequestData(t *stream.Turn, b *buf.Buffer, end bool) filter.A
 			r.body.Append(p)
 		}
 	}
+	if end {
+		r.sendShadows(t)
+	}
 	if waiting {
 		return filter.Continue
 	}
@@ -252,6 +269,10 @@ func (r *Filter) OnRequestData(t *stream.Turn, b *buf.Buffer, end bool) filter.A
 func (r *Filter) giveUpReplay(unsent bool) {
 	if r.keepBody {
 		r.keepBody, r.bodyLost = false, true
+		if len(r.mirrors) > 0 || r.retry.enabled() {
+			r.cluster.Traffic().RetryOrShadowAbandon.Inc()
+		}
+		r.mirrors = r.mirrors[:0]
 		r.retry.giveUp()
 	}
 	if !unsent {
@@ -266,7 +287,8 @@ func (r *Filter) OnRequestTrailers(t *stream.Turn, h *header.Map) filter.Action 
 	}
 	r.trailers = h
 	r.requestComplete(t)
-	if r.enc != nil {
+	r.sendShadows(t)
+	if r.enc != nil && !r.payload.waits() {
 		r.sentEnd = true
 		r.enc.EncodeTrailers(t, h)
 		r.lastByte(t)

@@ -14,7 +14,7 @@ import (
 func (r *Filter) start(t *stream.Turn) {
 	r.seq++
 	r.info.Attempts++
-	r.gotHead, r.headSent, r.sentEnd = false, false, false
+	r.gotHead, r.headSent, r.sentEnd, r.gotInterim = false, false, false, false
 	r.countAttempt()
 	r.retry.context(&r.ctx)
 	r.ctx.Seq, r.ctx.Headers, r.ctx.Local = r.seq, r.request, r.info.Conn.Local
@@ -25,6 +25,13 @@ func (r *Filter) start(t *stream.Turn) {
 	}
 	target := r.s.Target(r)
 	target.Seq = r.seq
+	if r.terminates() {
+		if f := r.cluster.Connect(&r.ctx, target, &r.attempt); f != nil {
+			r.noteHost()
+			r.onFailure(t, f)
+		}
+		return
+	}
 	enc, fault := r.cluster.NewStream(t, &r.ctx, target, &r.attempt)
 	r.noteHost()
 	switch {
@@ -35,8 +42,37 @@ func (r *Filter) start(t *stream.Turn) {
 	}
 }
 
-// countAttempt tells the upstream which attempt this is, if the virtual host wants that.
+// terminates tells that a tunnel ends here: its payload, not the request, goes upstream.
+func (r *Filter) terminates() bool {
+	c := r.entry.Action.Connect
+	method := r.request.Value(header.Method)
+	return c != nil && (method == "CONNECT" || c.AllowPost && method == "POST")
+}
+
+// open takes what EventReady announced.
+func (r *Filter) open(t *stream.Turn) (stream.Encoder, *stream.Fault) {
+	if !r.terminates() {
+		return r.attempt.Open(t)
+	}
+	conn := r.attempt.OpenTCP()
+	if conn == nil {
+		return nil, &stream.Fault{
+			Side: stream.Upstream, Reason: stream.ReasonConnectionTermination,
+			Flag: stream.UpstreamConnectionTermination,
+		}
+	}
+	target := r.s.Target(r)
+	target.Seq = r.seq
+	return newTunnel(conn, target), nil
+}
+
+// countAttempt tells the upstream which attempt this is and, of a later one, whether a timeout ended
+// the one before, if the virtual host wants that.
 func (r *Filter) countAttempt() {
+	if r.info.Attempts > 1 && r.entry.VirtualHost.IncludeIsTimeoutRetry {
+		r.request.SetStatic(header.XEnvoyIsTimeoutRetry, strconv.FormatBool(r.timedOut))
+	}
+	r.timedOut = false
 	if r.entry.VirtualHost.IncludeAttemptCount {
 		r.request.SetID(header.XEnvoyAttemptCount, strconv.Itoa(r.info.Attempts))
 	}
@@ -49,6 +85,11 @@ func (r *Filter) noteHost() { r.attempt.Describe(&r.info.Upstream) }
 func (r *Filter) ready(t *stream.Turn, enc stream.Encoder) {
 	r.enc = enc
 	r.noteHost()
+	for _, g := range r.groups {
+		if g != nil {
+			g.RqTotal.Inc()
+		}
+	}
 	now := r.info.Since(t.Now())
 	r.info.FirstTxUpstream = now
 	r.info.Upstream.Protocol = enc.Protocol()
@@ -75,6 +116,13 @@ func (r *Filter) ready(t *stream.Turn, enc stream.Encoder) {
 		r.lastByte(t)
 		return
 	}
+	if !r.payload.waits() {
+		r.sendHeld(t)
+	}
+}
+
+// sendHeld sends what there is of the request behind its head.
+func (r *Filter) sendHeld(t *stream.Turn) {
 	if r.body.Len() > 0 || (r.ended && r.trailers == nil) {
 		r.send(t, r.body.Bytes(), r.ended && r.trailers == nil)
 		if !r.keepBody {
@@ -83,10 +131,10 @@ func (r *Filter) ready(t *stream.Turn, enc stream.Encoder) {
 	}
 	if r.trailers != nil {
 		r.sentEnd = true
-		enc.EncodeTrailers(t, r.trailers)
+		r.enc.EncodeTrailers(t, r.trailers)
 		r.lastByte(t)
 	}
-	if r.paused && !enc.Full() {
+	if r.paused && !r.enc.Full() {
 		r.pause(t, false)
 	}
 }
@@ -98,7 +146,7 @@ func (r *Filter) Receive(t *stream.Turn, e *stream.Event) {
 	}
 	switch e.Kind {
 	case stream.EventReady:
-		enc, fault := r.attempt.Open(t)
+		enc, fault := r.open(t)
 		if fault != nil {
 			r.onFailure(t, fault)
 			return
@@ -121,8 +169,15 @@ func (r *Filter) Receive(t *stream.Turn, e *stream.Event) {
 	}
 }
 
+// onInterim passes the first 1xx head of an attempt on, as Envoy does. After it nothing is repeated:
+// the client may be told to send a body that we then don't have.
 func (r *Filter) onInterim(t *stream.Turn, h *header.Map) {
 	r.touchTry(t)
+	if r.gotInterim {
+		return
+	}
+	r.gotInterim = true
+	r.retry.giveUp()
 	if status, err := strconv.Atoi(h.Value(header.Status)); err == nil {
 		r.chargeCode(status, h)
 	}
@@ -151,6 +206,10 @@ func (r *Filter) onHeaders(t *stream.Turn, h *header.Map, end bool) {
 		})
 		return
 	}
+	if r.payload == webSocket && status != 101 && status < 400 {
+		r.refuseWebSocket(t, status, h)
+		return
+	}
 	if r.retryResponse(t, status, h, end) {
 		return
 	}
@@ -169,6 +228,10 @@ func (r *Filter) onHeaders(t *stream.Turn, h *header.Map, end bool) {
 		r.responseEnd(t)
 	}
 	r.s.RespondHeaders(t, h, end)
+	if r.payload.granted(status) && !r.done {
+		r.payload = ordinary
+		r.sendHeld(t)
+	}
 }
 
 // answerAttempts tells the client how many attempts there were, if the virtual host wants that.
@@ -203,6 +266,7 @@ func (r *Filter) responseEnd(t *stream.Turn) {
 	now := t.Now()
 	r.info.LastRxUpstream = r.info.Since(now)
 	r.cluster.ChargeTime(r.response, now.Sub(r.sent))
+	r.chargeGroupTime(now.Sub(r.sent))
 	r.done = true
 	for _, d := range []uint8{deadlineRoute, deadlineTry, deadlineTryIdle, deadlineMaxDuration} {
 		r.s.Arm(t, d, 0)
@@ -220,7 +284,7 @@ func (r *Filter) chargeCode(status int, h *header.Map) cluster.Response {
 		Canary: h.Value(header.XEnvoyUpstreamCanary) == "true" || r.canary(),
 	}
 	r.cluster.ChargeCode(x, r.attempt.Host)
-	r.chargeRoute(status)
+	r.chargeGroups(status)
 	return x
 }
 
