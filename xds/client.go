@@ -260,12 +260,20 @@ func (c *Client) closeMux(m *mux) {
 
 // unknownField handles a field that this binary doesn't know.
 func (c *Client) unknownField(name, what string) error {
+	if c.cfg.RejectUnknownFields {
+		if c.cfg.UnknownField != nil {
+			c.cfg.UnknownField.Inc()
+		}
+		return errors.New(what)
+	}
+	c.warnUnknown(name, what)
+	return nil
+}
+
+// warnUnknown counts a field that was left out.
+func (c *Client) warnUnknown(name, what string) {
 	if c.cfg.UnknownField != nil {
 		c.cfg.UnknownField.Inc()
 	}
-	if c.cfg.RejectUnknownFields {
-		return errors.New(what)
-	}
 	c.cfg.Log.Warn("xds: unknown field", "name", name, "detail", what)
-	return nil
 }

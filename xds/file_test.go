@@ -152,7 +152,15 @@ func TestFileFormats(t *testing.T) {
 			"json", "l.json", `{"resources":[{"@type":` +
 				`"type.googleapis.com/envoy.config.listener.v3.Listener","name":"a","statPrefix":"1"}]}`,
 		},
-		{"no extension", "listeners", listenersYAML("", "a=1")},
+		{
+			"no extension is JSON", "listeners", `{"resources":[{"@type":` +
+				`"type.googleapis.com/envoy.config.listener.v3.Listener","name":"a","statPrefix":"1"}]}`,
+		},
+		{"upper case", "l.YAML", listenersYAML("", "a=1")},
+		{
+			"what Envoy takes", "l.yml", "resources:\n- '@type': type.googleapis.com/envoy.config.listener.v3.Listener\n" +
+				"  name: a\n  stat_prefix: '1'\n  traffic_direction: inbound\n",
+		},
 		{"protobuf", "l.pb", string(pb)},
 		{
 			"text", "l.pb_text", `resources { [type.googleapis.com/envoy.config.listener.v3.Listener] ` +

@@ -43,7 +43,7 @@ func FuzzDecodeFile(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name string, data []byte, strict bool) {
 		k := kindOf(source.ListenerType)
-		resp, err := k.decodeFile(name, data, strict)
+		resp, _, err := k.decodeFile(name, data, strict)
 		if err != nil {
 			return
 		}

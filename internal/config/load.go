@@ -61,6 +61,16 @@ func Load(name string, msg proto.Message, unknown Unknown) (warnings []error, er
 	return Parse(name, FormatOf(name), data, msg, unknown)
 }
 
+// IsNull tells whether a text holds no value at all, only comments perhaps. Parse reads it as an empty
+// message, which not every reader means.
+func IsNull(f Format, data []byte) bool {
+	if f != YAML {
+		return false
+	}
+	root, _, err := parseYAML(data)
+	return err == nil && root.kind == kindNull
+}
+
 // Parse reads text or bytes into msg, which should be empty. The name only serves errors. The error
 // joins everything that is wrong; msg then holds the rest, good for finding more that is wrong and
 // for nothing else. Warnings are unknown fields under WarnUnknown, and keys that occur twice.
