@@ -25,7 +25,8 @@ build: ## build bin/sidecar
 
 .PHONY: run
 run: build ## run the example: a proxy, its upstream and a Wasm plugin, configured by files
-	go run ./deploy/example -sidecar bin/sidecar
+	@echo "try: curl -i http://127.0.0.1:10000/ and then edit deploy/example/ecds.yaml; Ctrl-C ends"
+	@exec bin/sidecar -c deploy/example/sidecar.yaml --file-flush-interval-msec 1000
 
 .PHONY: demo
 demo: build ## swap a plugin over ECDS, from a real management server, under traffic
