@@ -147,6 +147,25 @@ b:
 	}
 }
 
+func TestAbsence(t *testing.T) {
+	t.Parallel()
+	ms := time.Millisecond
+	samples := []load.Sample{
+		{Kind: 0, At: 0, Took: ms, Status: 200},
+		{Kind: 1, At: 10 * ms, Took: 100 * ms, Status: 503},   // ends the VM at 110
+		{Kind: 0, At: 50 * ms, Took: 60 * ms, Status: 200},    // was let through before that
+		{Kind: 1, At: 200 * ms, Took: ms, Status: 503},        // finds no plugin
+		{Kind: 0, At: 900 * ms, Took: ms, Status: 503},        //
+		{Kind: 0, At: 1000 * ms, Took: ms, Status: 200},       // back after 890
+		{Kind: 1, At: 1100 * ms, Took: 110 * ms, Status: 503}, // ends it again, at 1210
+		{Kind: 1, At: 1500 * ms, Took: 110 * ms, Status: 503}, // was back after 290
+	}
+	kills, longest := absence(samples)
+	if kills != 3 || longest != 890*ms {
+		t.Errorf("%d kills, longest %v, want 3 and 890ms", kills, longest)
+	}
+}
+
 // TestShapes asserts that both proxies get the same text but for what the ports and the folder say.
 func TestShapes(t *testing.T) {
 	t.Parallel()
