@@ -26,6 +26,10 @@ import (
 // below half of it.
 const HighWatermark = 128 << 10
 
+// DefaultLinger is how long a peer that reads nothing may keep a connection that was closed with
+// output left.
+const DefaultLinger = 30 * time.Second
+
 // Options are what a connection is made with. The zero value is valid.
 type Options struct {
 	// Rx and Tx count bytes read and written, if not nil.
@@ -37,6 +41,9 @@ type Options struct {
 	Drained func(t *stream.Turn)
 	// Shared says that several streams write to it.
 	Shared bool
+	// Linger is how long a connection that is to be closed waits for a peer that takes nothing of what
+	// is left to send; 0 is DefaultLinger.
+	Linger time.Duration
 }
 
 // Conn is one connected TCP or unix socket.
@@ -62,8 +69,11 @@ type Conn struct {
 	chunk    buf.Buffer
 	writeErr error
 	direct   []byte
+	low      bool // stopped writing to tell the sources that the low watermark is reached
 
 	closed atomic.Bool
+	// lingering is set once what remains is only sent to be rid of it: the peer has to go on reading.
+	lingering atomic.Bool
 
 	mu      sync.Mutex // guards below; a leaf
 	out     buf.Buffer
@@ -75,6 +85,7 @@ type Conn struct {
 	isShut  bool
 	closeWr bool // close once everything is sent
 	broken  bool
+	sent    chan struct{} // closed when everything is sent; nil while nobody waits for that
 }
 
 type rawConner interface {
@@ -96,6 +107,9 @@ func New(nc net.Conn, opt Options) (*Conn, error) {
 	}
 	if opt.High == 0 {
 		opt.High = HighWatermark
+	}
+	if opt.Linger == 0 {
+		opt.Linger = DefaultLinger
 	}
 	c := &Conn{nc: nc, raw: raw, opt: opt}
 	c.readFn, c.tryFn, c.writeFn = c.readReady, c.writeOnce, c.writeReady
@@ -293,12 +307,17 @@ func (c *Conn) settle(t *stream.Turn) bool {
 	done := c.out.Len() == 0
 	c.writing = false
 	var act func() error
+	var sent chan struct{}
 	if done {
 		act = c.ending()
+		sent, c.sent = c.sent, nil
 	}
 	c.mu.Unlock()
 	if act != nil {
 		_ = act() // the peer may have gone already
+	}
+	if sent != nil {
+		close(sent)
 	}
 	if drained && c.opt.Drained != nil {
 		c.opt.Drained(t)
@@ -321,8 +340,18 @@ func (c *Conn) ending() func() error {
 // writeLoop sends the chunk, and what is appended meanwhile, waiting for the peer.
 func (c *Conn) writeLoop() {
 	for {
+		c.low = false
 		if err := c.raw.Write(c.writeFn); err != nil && c.writeErr == nil {
 			c.writeErr = err
+		}
+		if c.low && c.writeErr == nil {
+			// Outside raw.Write: whoever is told may close the connection, which waits for that to end.
+			if c.opt.Drained != nil {
+				stream.Do(c.opt.Drained)
+			}
+			if c.chunk.Len() > 0 {
+				continue
+			}
 		}
 		done := true
 		stream.Do(func(t *stream.Turn) { done = c.settle(t) })
@@ -345,23 +374,28 @@ func (c *Conn) writeOnce(fd uintptr) bool {
 }
 
 func (c *Conn) writeReady(fd uintptr) bool {
+	progress := false
 	for c.chunk.Len() > 0 {
 		if !c.send(int(fd)) {
+			if progress && c.lingering.Load() {
+				c.extend()
+			}
 			return false
 		}
+		progress = true
 		if c.writeErr != nil {
 			return true
 		}
 		if c.lowered() {
-			stream.Do(func(t *stream.Turn) {
-				if c.opt.Drained != nil {
-					c.opt.Drained(t)
-				}
-			})
+			c.low = true
+			return true
 		}
 	}
 	return true
 }
+
+// extend gives a peer that still reads another while to take the rest of a closed connection.
+func (c *Conn) extend() { _ = c.nc.SetWriteDeadline(time.Now().Add(c.opt.Linger)) }
 
 // lowered tells, once, that a full connection has come below its low watermark.
 func (c *Conn) lowered() bool {
@@ -404,11 +438,32 @@ func (c *Conn) CloseWrite() {
 	c.endSoon()
 }
 
-// CloseAfterFlush closes the connection once everything is sent.
+// CloseAfterFlush closes the connection once everything is sent, or when the peer has taken nothing
+// of it for Options.Linger.
 func (c *Conn) CloseAfterFlush() {
 	c.mu.Lock()
 	c.closeWr = true
+	left := c.writing || c.out.Len() > 0
 	c.endSoon()
+	if left && !c.lingering.Swap(true) {
+		c.extend()
+	}
+}
+
+// WaitSent waits until nothing is left to send, or the connection has failed or was closed. Whoever
+// calls it sees to it that something closes the connection of a peer that never reads.
+func (c *Conn) WaitSent() {
+	c.mu.Lock()
+	if c.broken || (!c.writing && c.out.Len() == 0) {
+		c.mu.Unlock()
+		return
+	}
+	if c.sent == nil {
+		c.sent = make(chan struct{})
+	}
+	sent := c.sent
+	c.mu.Unlock()
+	<-sent
 }
 
 // endSoon does what was put off, if nothing waits to be sent. The caller holds the lock, and loses

@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"io"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -18,10 +19,17 @@ const pipeSize = 256 << 10
 //nolint:gochecknoglobals // free list; each holds two file descriptors
 var pipes = newPipes()
 
-type pipePool struct{ free chan *pipe }
+type pipePool struct {
+	free chan *pipe
+	live atomic.Int32
+}
 
-// keptPipes bounds the file descriptors that idle pipes hold.
-const keptPipes = 32
+// keptPipes bounds the file descriptors that idle pipes hold, maxPipes those of all pipes: beyond it
+// transfers go through user space.
+const (
+	keptPipes = 32
+	maxPipes  = 512
+)
 
 func newPipes() *pipePool { return &pipePool{free: make(chan *pipe, keptPipes)} }
 
@@ -31,9 +39,14 @@ func (p *pipePool) get() (*pipe, error) {
 		return x, nil
 	default:
 	}
+	if p.live.Add(1) > maxPipes {
+		p.live.Add(-1)
+		return nil, ErrNoSplice
+	}
 	var fd [2]int
 	if err := unix.Pipe2(fd[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
-		return nil, err
+		p.live.Add(-1)
+		return nil, ErrNoSplice
 	}
 	// The default of 64 KB is fine where the limit on pipe memory does not allow more.
 	_, _ = unix.FcntlInt(uintptr(fd[0]), unix.F_SETPIPE_SZ, pipeSize)
@@ -45,8 +58,14 @@ func (p *pipePool) put(x *pipe) {
 	select {
 	case p.free <- x:
 	default:
-		x.close()
+		p.drop(x)
 	}
+}
+
+// drop closes a pipe, which may have something in it.
+func (p *pipePool) drop(x *pipe) {
+	x.close()
+	p.live.Add(-1)
 }
 
 func (x *pipe) close() {
@@ -67,21 +86,16 @@ var ErrNoSplice = errors.New("splice is not supported here")
 // SpliceTo moves what the peer sends straight to dst, until the end of the peer's data (io.EOF), an
 // error, or until it comes in small pieces again (nil). Only the reader may call it, with nothing
 // preloaded, and only while nothing waits in dst's output and nobody else writes to it. moved is told
-// of each piece that has reached dst's kernel.
+// of each piece that has reached dst's kernel. A transfer that pauses holds no pipe.
 func (c *Conn) SpliceTo(dst *Conn, moved func(n int)) error {
 	if c.early.Len() > 0 || dst.Pending() > 0 {
 		return nil
 	}
-	p, err := pipes.get()
-	if err != nil {
-		return ErrNoSplice
-	}
-	small := 0
-	for small < smallMoves {
-		n, rerr := c.spliceIn(p)
+	for small := 0; small < smallMoves; {
+		p, n, err := c.spliceIn()
 		if n > 0 {
 			if werr := dst.spliceOut(p, n, moved); werr != nil {
-				p.close()
+				pipes.drop(p)
 				return werr
 			}
 			if n < smallMove {
@@ -90,25 +104,33 @@ func (c *Conn) SpliceTo(dst *Conn, moved func(n int)) error {
 				small = 0
 			}
 		}
-		if rerr != nil {
+		if p != nil {
 			pipes.put(p)
-			return rerr
+		}
+		if err != nil {
+			return err
 		}
 	}
-	pipes.put(p)
 	return nil
 }
 
-func (c *Conn) spliceIn(p *pipe) (int, error) {
+// spliceIn waits for the peer's data and takes it into a pipe, which is got at the last moment: a
+// reader that is parked has none.
+func (c *Conn) spliceIn() (p *pipe, moved int, err error) {
 	var n int64
 	var serr error
-	err := c.raw.Read(func(fd uintptr) bool {
+	err = c.raw.Read(func(fd uintptr) bool {
+		if p, serr = pipes.get(); serr != nil {
+			return true
+		}
 		for {
 			n, serr = unix.Splice(int(fd), nil, p.w, nil, pipeSize, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 			switch {
 			case serr == unix.EINTR:
 				continue
 			case serr == unix.EAGAIN:
+				pipes.put(p)
+				p = nil
 				return false
 			case serr == unix.EINVAL:
 				serr = ErrNoSplice
@@ -118,13 +140,13 @@ func (c *Conn) spliceIn(p *pipe) (int, error) {
 			return true
 		}
 	})
-	if serr != nil {
+	if err == nil {
 		err = serr
 	}
 	if n > 0 && c.opt.Rx != nil {
 		c.opt.Rx.Add(uint64(n))
 	}
-	return int(max(n, 0)), err
+	return p, int(max(n, 0)), err
 }
 
 func (c *Conn) spliceOut(p *pipe, left int, moved func(int)) error {
