@@ -78,6 +78,11 @@ func (x Target) Post(t *Turn, e Event) {
 // goroutine that does. A pooled stream keeps its Monitor; events for an earlier use of it (another
 // generation) are dropped.
 type Monitor struct {
+	// OnPanic, if not nil, is called inside the stream when a receiver has panicked: it ends the stream,
+	// and whoever ran it goes on. It is set before the monitor is shared. Without it the panic ends the
+	// goroutine.
+	OnPanic func(t *Turn, value any)
+
 	mu      sync.Mutex // guards below; a leaf: nothing is called while it is held
 	gen     uint32
 	running bool
@@ -190,8 +195,24 @@ func (m *Monitor) handOver(t *Turn, gen uint32, e *Event) {
 
 // handle runs the event in the Turn's slot; the caller is inside the stream.
 func (t *Turn) handle() {
-	t.slot.To.Receive(t, &t.slot)
+	t.receive()
 	t.slot.release()
+}
+
+// receive is the root of all that a stream does: with OnPanic, a panic goes no further up.
+func (t *Turn) receive() {
+	defer t.rescue()
+	t.slot.To.Receive(t, &t.slot)
+}
+
+func (t *Turn) rescue() {
+	m := t.current
+	if m.OnPanic == nil {
+		return
+	}
+	if v := recover(); v != nil {
+		m.OnPanic(t, v)
+	}
 }
 
 // drain runs queued events until there are none and leaves the stream. Emptiness is tested and the

@@ -74,6 +74,7 @@ func (s *Server) compileHCM(m proto.Message, c filter.NetworkContext) (any, erro
 		Log: s.opts.Logs.Component("http"), Codec: serverCodec, Clock: &s.clock, Random: fastRandom,
 		LocalAddress: s.localAddress, Cluster: s.boot.Node.GetCluster(), Node: s.boot.Node.GetId(),
 		Direction: c.Direction, BufferLimit: c.BufferLimit,
+		Strict: s.runtimeBool(strictHTTP1),
 		ClusterName: func(name string) (string, bool) {
 			if c := s.clusters.Get(name); c != nil {
 				return c.Config().ObservabilityName(), true

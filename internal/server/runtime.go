@@ -17,6 +17,20 @@ func (s *Server) runtimeNumber(key string) (uint64, bool) {
 	return 0, false
 }
 
+// strictHTTP1 is our own runtime key: with true, HTTP/1 codecs of downstream connections refuse what
+// Envoy takes though RFC 9112 does not allow it. It is read when a listener is compiled.
+const strictHTTP1 = "sidecar.http1.strict"
+
+// runtimeBool looks a switch up in the runtime layers; a later layer wins.
+func (s *Server) runtimeBool(key string) bool {
+	for i := len(s.boot.Runtime) - 1; i >= 0; i-- {
+		if v, ok := s.boot.Runtime[i].Values[key]; ok && v.IsBool {
+			return v.Bool
+		}
+	}
+	return false
+}
+
 func (s *Server) runtimeFraction(key string) (config.Fraction, bool) {
 	for i := len(s.boot.Runtime) - 1; i >= 0; i-- {
 		v, ok := s.boot.Runtime[i].Values[key]

@@ -41,11 +41,13 @@ func Compile(m *hcmv3.HttpConnectionManager, env *Env) (*Config, error) {
 	c := &Config{
 		statPrefix:    prefix + ".",
 		stats:         stats.Bind[Stats](env.Scope.Sub(prefix)),
+		bugs:          stats.Bind[bugStats](env.Scope.Sub("server")),
 		listenerStats: stats.Bind[ListenerStats](env.ListenerScope.Sub(prefix)),
 		log0:          env.Log,
 		clock:         env.Clock,
 		random:        env.Random,
 		overload:      env.Overload,
+		streams:       &streams,
 		clusterName:   env.ClusterName,
 		localAddress:  env.LocalAddress,
 		localCluster:  env.Cluster,
@@ -58,6 +60,7 @@ func Compile(m *hcmv3.HttpConnectionManager, env *Env) (*Config, error) {
 	c.compileNames(m, &errs)
 	c.compileTimeouts(m, &errs)
 	c.compileCodec(m, &errs)
+	c.codecOptions.Strict = env.Strict
 	c.newCodec = env.Codec(&c.codecOptions)
 	c.compileAddresses(m, &errs)
 	c.compilePaths(m, &errs)

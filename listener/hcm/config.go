@@ -13,6 +13,7 @@ import (
 	"sidecar/api/header"
 	"sidecar/api/stats"
 	"sidecar/api/stream"
+	"sidecar/internal/buf"
 	"sidecar/internal/config"
 	"sidecar/internal/wire"
 	"sidecar/listener/route"
@@ -24,6 +25,7 @@ type Config struct {
 	statPrefix    string
 	stats         *Stats
 	listenerStats *ListenerStats
+	bugs          *bugStats
 	log0          *slog.Logger
 	newCodec      NewCodec
 	codecOptions  CodecOptions
@@ -36,6 +38,7 @@ type Config struct {
 	clock         Clock
 	random        func() uint64
 	overload      Overload
+	streams       *buf.Pool[Stream]
 	clusterName   func(name string) (string, bool)
 
 	serverName      string
@@ -143,6 +146,8 @@ type Env struct {
 	Cluster, Node string
 	Direction     int32
 	BufferLimit   int
+	// Strict makes codecs refuse what RFC 9112 doesn't allow and Envoy takes.
+	Strict bool
 	// ClusterName returns what a cluster is called in logs; false if there is none of that name.
 	ClusterName func(name string) (string, bool)
 

@@ -1,6 +1,8 @@
 package hcm
 
 import (
+	"runtime/debug"
+
 	"sidecar/api/filter"
 	"sidecar/api/stream"
 )
@@ -38,12 +40,43 @@ func (s *Stream) finish(t *stream.Turn) {
 	s.recycle(t)
 }
 
+// onPanic resets a stream one of whose callbacks has panicked. Others go on: nothing that they use is
+// held while a filter runs. A panic while the stream is being ended leaves its filters out.
+func (s *Stream) onPanic(t *stream.Turn, value any) {
+	if s.conn == nil {
+		return // after its end
+	}
+	if s.cfg.bugs != nil {
+		s.cfg.bugs.EnvoyBug.Inc()
+	}
+	if s.cfg.log0 != nil {
+		s.cfg.log0.Error("a filter panicked; its stream was reset", "panic", value, "stack", string(debug.Stack()))
+	}
+	if !s.broken {
+		s.broken = true
+		s.reset(t, &stream.Fault{
+			Details: "filter_panic", Flag: stream.LocalReset, Reason: stream.ReasonLocalReset,
+		})
+		s.scheduleFinish(t)
+		return
+	}
+	s.terminal = nil
+	for i := range s.slots {
+		s.slots[i].f = nil
+	}
+	if s.enc != nil {
+		s.enc.Reset(t, nil)
+	}
+	s.finishedAll = false
+	s.finish(t)
+}
+
 // recycle empties the stream and gives it back. The monitor's generation ends first, so that
 // nothing posted for this use can reach the next.
 func (s *Stream) recycle(t *stream.Turn) {
 	s.stopTimers()
 	s.mon.Retire()
-	enc, conn := s.enc, s.conn
+	enc, conn, broken, pool := s.enc, s.conn, s.broken, s.cfg.streams
 	for i := range s.slots {
 		s.slots[i].clear()
 	}
@@ -59,11 +92,13 @@ func (s *Stream) recycle(t *stream.Turn) {
 	s.pauses = [2]pauseReason{}
 	s.finishedAll, s.headSent, s.replying, s.closeAfter = false, false, false, false
 	s.upgraded, s.isGRPC, s.isHead, s.requestWhole, s.answered = false, false, false, false, false
-	s.entryKnown, s.finishing = false, false
+	s.entryKnown, s.finishing, s.broken = false, false, false
 	s.reached = 0
 	s.info = stream.Info{}
 	s.scratch, s.slots = scratch[:0], slots[:0]
-	streams.Put(s)
+	if !broken {
+		pool.Put(s)
+	}
 	if enc != nil {
 		conn.streamGone(t)
 		enc.Release(t)

@@ -64,6 +64,11 @@ type Stats struct {
 	RsTooLarge               stats.Counter   `stat:"rs_too_large"`
 }
 
+// bugStats are Envoy's for what must not happen.
+type bugStats struct {
+	EnvoyBug stats.Counter `stat:"envoy_bug_failures"`
+}
+
 // ListenerStats are those that Envoy keeps by listener and manager, "listener.ADDR.http.PREFIX.".
 type ListenerStats struct {
 	RqCompleted stats.Counter `stat:"downstream_rq_completed"`

@@ -53,6 +53,7 @@ type Stream struct {
 	scratch       []byte
 
 	finishing bool // EventFinish is on its way
+	broken    bool // a callback panicked
 }
 
 // pauseReason is a set of reasons for which a source is stopped.
@@ -75,7 +76,10 @@ func newStream() *Stream {
 
 // begin takes a stream for a request whose first byte was just read.
 func begin(t *stream.Turn, c *Conn, enc stream.Encoder) *Stream {
-	s := streams.Get()
+	s := c.cfg.streams.Get()
+	if s.mon.OnPanic == nil {
+		s.mon.OnPanic = s.onPanic // once for the pooled object: it allocates
+	}
 	s.conn, s.cfg, s.enc = c, c.cfg, enc
 	s.info.Reset(t.Now(), &c.info)
 	s.info.StreamID = c.nextStreamID()
