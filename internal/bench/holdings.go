@@ -35,7 +35,7 @@ func (s *subject) holdings(ctx context.Context) (holdings, error) {
 
 // settledHoldings waits for a process to give back what it had, for a few seconds at most.
 func (s *subject) settledHoldings(ctx context.Context, before holdings) (holdings, error) {
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(10 * time.Second)
 	for {
 		h, err := s.holdings(ctx)
 		if err != nil {

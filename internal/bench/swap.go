@@ -61,10 +61,11 @@ func runSwap(ctx context.Context, e *env) error {
 	}
 	e.atMost("swap", "failed requests, resets, closes, mixed versions", float64(len(r.errs)), "", "", 0)
 	e.atLeast("swap", "versions that answered, of each swap", float64(len(r.versions))/
-		float64(max(1, r.swaps.Load())), 0.9)
+		float64(max(1, r.swaps.Load())), 0.8)
 	e.atMost("swap", fmt.Sprintf("RSS after %.0f s, as a part of that after %.0f s", total.Seconds(),
 		early.Seconds()), float64(late)/float64(early5), "", "", 1.05)
 	e.atMost("swap", "VMs left over", after.vms-before.vms, "", "", 0)
+	e.atMost("swap", "goroutines left over", after.goroutines-before.goroutines, "", "", 0)
 	e.atMost("swap", "memfds left over", float64(after.memfds-before.memfds), "", "", 0)
 	e.atMost("swap", "mappings left over, as a part of those before",
 		float64(after.maps)/float64(before.maps), "", "", 1.1)
