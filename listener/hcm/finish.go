@@ -88,7 +88,6 @@ func (s *Stream) recycle(t *stream.Turn) {
 	scratch, slots := s.scratch, s.slots
 	s.enc, s.conn, s.cfg, s.table, s.entry, s.terminal = nil, nil, nil, nil, nil, nil
 	s.req, s.resp = idle, idle
-	s.bodyEnded = [2]bool{}
 	s.pauses = [2]pauseReason{}
 	s.finishedAll, s.headSent, s.replying, s.closeAfter = false, false, false, false
 	s.upgraded, s.isGRPC, s.isHead, s.requestWhole, s.answered = false, false, false, false, false

@@ -134,7 +134,7 @@ func (s *Stream) pushHeaders(t *stream.Turn, d filter.Direction, i int, end bool
 			sd.headers, sd.end = true, end
 			return
 		case filter.Wait:
-			sd.headers, sd.wait, sd.replay, sd.end = true, true, true, end
+			sd.headers, sd.wait, sd.replay, sd.end, sd.headEnd = true, true, true, end, end
 			return
 		case filter.Done:
 			return
@@ -321,13 +321,10 @@ func (s *Stream) resumeReplay(t *stream.Turn, d filter.Direction, i int, end boo
 	sd.wait, sd.replay = false, false
 	var b buf.Buffer
 	b.Swap(&sd.held)
-	headersEnd := end && b.Len() == 0
+	// An end that came as a piece of its own is shown as one.
+	headersEnd := end && b.Len() == 0 && sd.headEnd
 	if sd.headers {
 		sd.headers = false
-		if headersEnd && s.bodyEnded[d] {
-			// The end came as a piece of its own: it is shown as one.
-			headersEnd = false
-		}
 		s.pushHeaders(t, d, i+step(d), headersEnd)
 	}
 	if !s.over(d) && !headersEnd && (b.Len() > 0 || end) {

@@ -84,7 +84,6 @@ func (s *Stream) reply(t *stream.Turn, r *filter.Reply) {
 	}
 	s.resp = ended
 	s.localBuf.AppendString(body)
-	s.bodyEnded[filter.Response] = true
 	s.pushData(t, filter.Response, from, &s.localBuf, true)
 	s.localBuf.Reset()
 }

@@ -15,7 +15,6 @@ func (s *Stream) onRequestHeaders(t *stream.Turn, h *header.Map, end bool) {
 	s.info.Protocol = s.enc.Protocol()
 	s.isHead = h.Value(header.Method) == "HEAD"
 	s.isGRPC = isGRPC(h)
-	s.bodyEnded[0] = end
 	s.disarm(timerHeaders)
 	if end {
 		s.requestEnded(t)

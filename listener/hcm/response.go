@@ -40,7 +40,6 @@ func (s *Stream) respondHeaders(t *stream.Turn, h *header.Map, end bool, from in
 	}
 	s.touch(t)
 	s.info.Response = h
-	s.bodyEnded[filter.Response] = end
 	s.setStatus(h)
 	if s.info.Details == "" {
 		s.info.Details = "via_upstream"
@@ -53,7 +52,6 @@ func (s *Stream) respondData(t *stream.Turn, p []byte, end bool) {
 		return
 	}
 	s.touch(t)
-	s.bodyEnded[filter.Response] = end
 	if s.inner() == 0 {
 		s.sendData(t, p, end)
 		return

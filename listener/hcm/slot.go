@@ -18,6 +18,7 @@ type side struct {
 	wait      bool   // no callbacks until resumed
 	replay    bool   // the wait began at the head: what is held was not shown yet
 	end       bool   // the end arrived and is held here
+	headEnd   bool   // it came with the head
 	trailers  bool   // trailers arrived and are held here
 	trShown   bool   // they were shown to the filter
 	watermark bool   // a full buffer stops the source instead of failing

@@ -30,7 +30,6 @@ type Stream struct {
 	terminal     any // of the last slot
 	req, resp    state
 	reached      int // the last filter that saw the request head
-	bodyEnded    [2]bool
 	finishedAll  bool
 	headSent     bool // the response head was given to the codec
 	replying     bool // the response is a local reply
@@ -136,7 +135,6 @@ func (s *Stream) onRequestData(t *stream.Turn, p []byte, end bool) {
 	if end {
 		s.requestEnded(t)
 	}
-	s.bodyEnded[filter.Request] = end
 	s.data.Append(p)
 	s.pushData(t, filter.Request, 0, &s.data, end)
 	s.data.Reset()
