@@ -69,12 +69,13 @@ fmt: $(LINT) ## format the code
 	$(LINT) fmt
 
 .PHONY: gen
-gen: $(GENGO) $(PROTOC_PY) ## generate Go from our .proto files
+gen: $(GENGO) $(PROTOC_PY) ## generate Go from our .proto files, and docs/fields.md
 	.ci/gen $(GENGO) $(PROTOC_PY)
+	go run .ci/fields.go
 
 .PHONY: plugins
 plugins: ## build the Wasm plugins that tests and the example run
-	go generate -run plugins ./...
+	testdata/plugins/build.sh
 
 .PHONY: mutate
 mutate: ## break each guard that matters; a test must fail for each
@@ -82,21 +83,26 @@ mutate: ## break each guard that matters; a test must fail for each
 
 .PHONY: image
 image: ## build the container image
-	docker build -f deploy/k8s/Dockerfile -t sidecar .
+	@engine=$$(command -v docker || command -v podman) || { \
+		echo "make image needs docker or podman, and neither is installed" >&2; exit 1; }; \
+	"$$engine" build -f deploy/k8s/Dockerfile -t sidecar .
 
 .PHONY: check
 check: $(LINT) ## all that CI checks
+	@rm -f $(CACHE)/totals
 	$(LINT) fmt --diff
-	$(MAKE) --no-print-directory gen-check
-	$(MAKE) --no-print-directory lint build
-	go test -json ./... | go run .ci/testreport.go .ci/allowed-skips
-	go test -json -short -race -tags invariant ./... | go run .ci/testreport.go .ci/allowed-skips
+	$(MAKE) --no-print-directory gen-check lint build
+	go test -json ./... | go run .ci/testreport.go -totals $(CACHE)/totals .ci/allowed-skips
+	go test -json -short -race -tags invariant ./... | \
+		go run .ci/testreport.go -short -totals $(CACHE)/totals .ci/allowed-skips
 	$(MAKE) --no-print-directory fuzz-short
+	@go run .ci/testreport.go -sum $(CACHE)/totals
 
-# Generated code must be what the .proto files make.
+# Generated code must be what the .proto files make, and the list of fields what the tables say.
 .PHONY: gen-check
 gen-check: $(GENGO) $(PROTOC_PY)
 	.ci/gen -check $(GENGO) $(PROTOC_PY)
+	go run .ci/fields.go -check
 
 $(LINT):
 	GOBIN=$(CACHE)/build go install $(GOLANGCI_LINT)

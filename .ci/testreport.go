@@ -3,14 +3,21 @@
 // failed, when nothing ran, or when a test was skipped that the file named by its argument doesn't
 // allow.
 //
-// That file holds one test a line, "package TestName", and comments after #.
+// That file holds one test a line, "package TestName", and comments after #. With -short, tests that
+// skip because of -short are allowed to: another run runs them.
+//
+// With -totals FILE the totals are added to that file; -sum FILE only prints the sum of them, alone on
+// its line.
 package main
 
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -23,6 +30,7 @@ type event struct {
 
 type report struct {
 	allowed                 map[string]bool
+	short                   bool
 	output                  map[string][]string // of a test or a package, until it ends
 	passed, failed, skipped int
 	packages, bad           int
@@ -32,19 +40,61 @@ type report struct {
 
 func main() {
 	r := &report{allowed: map[string]bool{}, output: map[string][]string{}}
-	start := time.Now()
-	if err := r.run(os.Args[1:], os.Stdin); err != nil {
-		fmt.Fprintln(os.Stderr, "testreport:", err)
-		os.Exit(1)
+	totals := flag.String("totals", "", "file that the totals are added to")
+	sum := flag.String("sum", "", "only print the sum of the totals in a file")
+	flag.BoolVar(&r.short, "short", false, "the tests run with -short")
+	flag.Parse()
+	if *sum != "" {
+		exitOn(printSum(*sum))
+		return
 	}
+	start := time.Now()
+	exitOn(r.run(flag.Args(), os.Stdin))
 	for _, s := range r.skips {
 		fmt.Println(s)
 	}
 	fmt.Printf("%d passed, %d failed, %d skipped, in %d packages and %.0f s\n",
 		r.passed, r.failed, r.skipped, r.packages, time.Since(start).Seconds())
+	if *totals != "" {
+		exitOn(r.add(*totals))
+	}
 	if r.failed > 0 || r.bad > 0 || r.forbidden > 0 || r.passed == 0 {
 		os.Exit(1)
 	}
+}
+
+func exitOn(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testreport:", err)
+		os.Exit(1)
+	}
+}
+
+// add counts a package that failed without a failed test (it didn't build, it crashed) as one.
+func (r *report) add(name string) error {
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, r.passed, max(r.failed, r.bad), r.skipped)
+	return errors.Join(err, f.Close())
+}
+
+func printSum(name string) error {
+	data, err := os.ReadFile(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var passed, failed, skipped int
+	for line := range strings.Lines(string(data)) {
+		var p, f, s int
+		if _, err := fmt.Sscan(line, &p, &f, &s); err != nil {
+			return err
+		}
+		passed, failed, skipped = passed+p, failed+f, skipped+s
+	}
+	fmt.Printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped)
+	return nil
 }
 
 func (r *report) run(args []string, in io.Reader) error {
@@ -115,7 +165,8 @@ func (r *report) end(e *event, key string) {
 		r.skipped++
 		top, _, _ := strings.Cut(e.Test, "/")
 		verdict := "skipped"
-		if !r.allowed[e.Package+" "+e.Test] && !r.allowed[e.Package+" "+top] {
+		inLong := r.short && strings.Contains(text, "-short")
+		if !inLong && !r.allowed[e.Package+" "+e.Test] && !r.allowed[e.Package+" "+top] {
 			verdict = "SKIPPED, which .ci/allowed-skips doesn't allow"
 			r.forbidden++
 		}
