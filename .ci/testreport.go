@@ -3,8 +3,8 @@
 // failed, when nothing ran, or when a test was skipped that the file named by its argument doesn't
 // allow.
 //
-// That file holds one test a line, "package TestName", and comments after #. With -short, tests that
-// skip because of -short are allowed to: another run runs them.
+// That file holds one test a line, "package TestName", and comments after #. With -short it
+// lists all that was skipped and allows it: the run without -short is the judge.
 //
 // With -totals FILE the totals are added to that file; -sum FILE only prints the sum of them, alone on
 // its line.
@@ -165,8 +165,7 @@ func (r *report) end(e *event, key string) {
 		r.skipped++
 		top, _, _ := strings.Cut(e.Test, "/")
 		verdict := "skipped"
-		inLong := r.short && strings.Contains(text, "-short")
-		if !inLong && !r.allowed[e.Package+" "+e.Test] && !r.allowed[e.Package+" "+top] {
+		if !r.short && !r.allowed[e.Package+" "+e.Test] && !r.allowed[e.Package+" "+top] {
 			verdict = "SKIPPED, which .ci/allowed-skips doesn't allow"
 			r.forbidden++
 		}
