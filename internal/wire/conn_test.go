@@ -134,52 +134,39 @@ func TestRead_ClosedWhileParked(t *testing.T) {
 	}
 }
 
-// TestWrite_SlowReader writes far more than the kernel takes: everything arrives, once and in order,
-// and each time the output was full it is told exactly once that it no longer is.
+// TestWrite_SlowReader writes far more than the kernel takes, again and again: everything arrives,
+// once and in order, and each time the output was full it is told exactly once that it no longer is.
 func TestWrite_SlowReader(t *testing.T) {
 	t.Parallel()
-	drained := make(chan struct{}, 1000)
+	drained := make(chan int, 1000)
 	var tx stats.Counter
+	var c *Conn
 	c, peer := slowPair(t, Options{
-		High: 32 << 10, Tx: &tx, Drained: func(*stream.Turn) { drained <- struct{}{} },
+		High: 32 << 10, Tx: &tx, Drained: func(*stream.Turn) { drained <- c.Pending() },
 	})
-	want := pattern(2<<20, 1)
-	got := make(chan []byte)
-	go func() {
-		p, err := io.ReadAll(peer)
-		if err != nil {
-			t.Error(err)
-		}
-		got <- p
-	}()
+	const rounds = 20
+	want := pattern(256<<10, 1)
+	got := make([]byte, len(want))
 	turn := stream.NewTurn()
-	crossings := 0
-	for rest := want; len(rest) > 0; {
-		n := min(len(rest), 10_000)
-		c.Write(turn, rest[:n])
-		rest = rest[n:]
+	for range rounds {
+		c.Write(turn, want)
 		turn.End()
-		if c.Full() {
-			crossings++
-			<-drained
-			if c.Pending() > 16<<10 {
-				t.Errorf("drained with %d bytes pending", c.Pending())
-			}
+		if !c.Full() {
+			t.Fatal("not full, though the peer has read nothing")
+		}
+		if _, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("the peer got other bytes than were written (%v)", err)
+		}
+		if n := <-drained; n > 16<<10 {
+			t.Errorf("drained with %d bytes pending", n)
+		}
+		c.WaitSent()
+		if len(drained) != 0 || c.Full() {
+			t.Fatal("drained twice for one crossing, or still full")
 		}
 	}
-	c.CloseWrite()
-	if !bytes.Equal(<-got, want) {
-		t.Error("the peer got other bytes than were written")
-	}
-	c.WaitSent()
-	if crossings == 0 {
-		t.Error("never full: the test shows nothing")
-	}
-	if len(drained) != 0 {
-		t.Errorf("drained %d times more than it was full (%d)", len(drained), crossings)
-	}
-	if tx.Value() != uint64(len(want)) {
-		t.Errorf("tx = %d, want %d", tx.Value(), len(want))
+	if want := uint64(rounds * len(want)); tx.Value() != want {
+		t.Errorf("tx = %d, want %d", tx.Value(), want)
 	}
 }
 
