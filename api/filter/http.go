@@ -104,8 +104,9 @@ type Bodies interface {
 	Held(d Direction) *buf.Buffer
 	// AddTrailers gives the direction trailers, if it has none and its last data is being shown.
 	AddTrailers(d Direction) *header.Map
-	// Watermark lets the buffer of a direction stop its source at the limit instead of failing.
-	Watermark(d Direction)
+	// Watermark says whether the buffer of a direction that the filter holds stops its source at the
+	// limit, or fails the stream there, which it does until told otherwise.
+	Watermark(t *stream.Turn, d Direction, on bool)
 }
 
 // Control changes the course of the stream.

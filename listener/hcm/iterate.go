@@ -292,10 +292,11 @@ func (s *Stream) release(t *stream.Turn, d filter.Direction, i int, end bool) {
 func (s *Stream) resume(t *stream.Turn, d filter.Direction, i int) {
 	sl := &s.slots[i]
 	sd := &sl.side[d]
-	if s.over(d) || !(sd.wait || sd.headers || sd.held.Len() > 0) {
+	if s.over(d) || !(sd.wait || sd.headers || sd.end || sd.held.Len() > 0) {
 		return
 	}
 	end := sd.end && !sd.trailers
+	sd.end = false
 	if !sd.replay {
 		sd.wait = false
 		s.release(t, d, i, end)

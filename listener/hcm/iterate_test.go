@@ -226,8 +226,8 @@ func TestBufferLimit(t *testing.T) {
 	t.Run("a watermark stops the source", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, "", "a")
-		r.scripts["a"].reqHeaders = func(f *fakeFilter, _ *stream.Turn, _ *header.Map, _ bool) filter.Action {
-			f.s.Watermark(filter.Request)
+		r.scripts["a"].reqHeaders = func(f *fakeFilter, t *stream.Turn, _ *header.Map, _ bool) filter.Action {
+			f.s.Watermark(t, filter.Request, true)
 			return filter.Hold
 		}
 		r.scripts["a"].reqData = holdUntilEnd
@@ -237,6 +237,45 @@ func TestBufferLimit(t *testing.T) {
 		r.data("x", true)
 		r.want("a.req.data 123456789", "enc.pause true", "a.req.data 123456789x end", "up.headers", "enc.pause false",
 			"up.data 123456789x end")
+	})
+	t.Run("without the watermark the source goes on to the limit", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t, "", "a")
+		var f *fakeFilter
+		r.scripts["a"].reqData = func(x *fakeFilter, t *stream.Turn, _ *buf.Buffer, _ bool) filter.Action {
+			f = x
+			f.s.Watermark(t, filter.Request, true)
+			return filter.Hold
+		}
+		r.request(false)
+		r.data("123456789", false)
+		r.take()
+		r.inside(func(t *stream.Turn) { f.s.Watermark(t, filter.Request, false) })
+		r.want("enc.pause false")
+		r.scripts["a"].reqData = func(*fakeFilter, *stream.Turn, *buf.Buffer, bool) filter.Action { return filter.Hold }
+		r.data("x", false)
+		r.want("a.req.data 123456789x", "a.resp.headers", "enc.headers 413", "a.resp.data Payload Too Large end",
+			"enc.data Payload Too Large end", "log 413 - request_payload_too_large", "up.destroy", "a.destroy")
+	})
+	t.Run("a hold of nothing but the end goes on", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t, "", "a")
+		var x filter.Resume
+		r.scripts["a"].reqData = func(f *fakeFilter, _ *stream.Turn, _ *buf.Buffer, end bool) filter.Action {
+			if !end {
+				return filter.Continue
+			}
+			x = f.s.Pause(filter.Request)
+			return filter.Hold
+		}
+		r.request(false)
+		r.data("x", false)
+		r.data("", true)
+		r.want("a.req.headers", "up.headers", "a.req.data x", "up.data x", "a.req.data  end")
+		r.resume(x)
+		r.want("up.data  end")
+		r.resume(x)
+		r.want()
 	})
 	t.Run("waiting stops the source, too", func(t *testing.T) {
 		t.Parallel()

@@ -75,7 +75,15 @@ func (sl *slot) AddTrailers(d filter.Direction) *header.Map {
 }
 
 // Watermark implements filter.Bodies.
-func (sl *slot) Watermark(d filter.Direction) { sl.side[d].watermark = true }
+func (sl *slot) Watermark(t *stream.Turn, d filter.Direction, on bool) {
+	sd := &sl.side[d]
+	sd.watermark = on
+	if !on && sd.paused && !sd.wait {
+		// The source goes on, and meets the limit.
+		sd.paused = false
+		sl.s.pauseSource(t, d, pauseFilter, false)
+	}
+}
 
 // Reply implements filter.Control.
 func (sl *slot) Reply(t *stream.Turn, r *filter.Reply) { sl.s.reply(t, r) }

@@ -81,6 +81,8 @@ func (f *Filter) enter(t *stream.Turn, d filter.Direction) filter.Action {
 		*w = nil
 		return f.show(t, d)
 	case wasmhost.Queued:
+		// The guest has not asked for this: a body that comes faster than the VM is no failure.
+		f.s.Watermark(t, d, true)
 		return f.hold(d)
 	case wasmhost.Overloaded, wasmhost.Dead:
 		*w = nil
@@ -201,9 +203,7 @@ func (f *Filter) stopped(d filter.Direction, p phase, act abi.Action) bool {
 	if p == headersPhase {
 		h.stopAll = act != abi.ActionStop || !f.factory.config.AllowHeadersStop
 	}
-	if p == dataPhase && act == abi.ActionContinueAndEnd {
-		f.s.Watermark(d)
-	}
+	h.watermark = p == dataPhase && act == abi.ActionContinueAndEnd
 	return true
 }
 
@@ -221,6 +221,7 @@ func (f *Filter) outcome(t *stream.Turn, d filter.Direction) filter.Action {
 	if h.paused == [4]bool{} {
 		return filter.Continue
 	}
+	f.s.Watermark(t, d, h.watermark)
 	return f.hold(d)
 }
 

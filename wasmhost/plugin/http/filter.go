@@ -26,10 +26,12 @@ type half struct {
 	end     bool    // no more data comes
 	paused  [4]bool // callbacks that the guest paused in, by phase
 	stopAll bool    // it wants no data before it goes on
-	token   filter.Resume
-	waiting *waiter
-	shown   *buf.Buffer // the data of a data callback that runs
-	gone    bool        // the guest has gone on from inside the callback: its map is out of reach
+	// watermark: while it is paused a full buffer stops the source instead of failing the stream.
+	watermark bool
+	token     filter.Resume
+	waiting   *waiter
+	shown     *buf.Buffer // the data of a data callback that runs
+	gone      bool        // the guest has gone on from inside the callback: its map is out of reach
 }
 
 // Filter is the plugin on one stream. It is used inside the stream, and by whoever owns the VM.

@@ -321,6 +321,27 @@ func TestContention(t *testing.T) {
 	wg.Wait()
 }
 
+// TestContentionOverLimit has bodies come faster than the VM: that fails no stream, since the plugin
+// asked for no buffering.
+func TestContentionOverLimit(t *testing.T) {
+	t.Parallel()
+	p := newProxy(t, settings{file: needPlugin(t, "body"), concurrency: 1, bufferLimit: 16})
+	chunk := strings.Repeat("x", 20)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for range 50 {
+				x := p.begin([][2]string{{"x-body", "append"}}, chunk, chunk).wait()
+				if got, want := x.body.String(), chunk+chunk+".append"; x.status != "200" || got != want {
+					t.Errorf("%s %q, want %q", x.status, got, want)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // TestGo builds a plugin with Go's own toolchain, which asks most of WASI.
 func TestGo(t *testing.T) {
 	t.Parallel()

@@ -265,7 +265,7 @@ func (p *pipe) Held(d filter.Direction) *buf.Buffer {
 func (p *pipe) AddTrailers(filter.Direction) *header.Map { return nil }
 
 // Watermark implements filter.Bodies.
-func (p *pipe) Watermark(d filter.Direction) { p.side[d].watermark = true }
+func (p *pipe) Watermark(_ *stream.Turn, d filter.Direction, on bool) { p.side[d].watermark = on }
 
 // Reply implements filter.Control.
 func (p *pipe) Reply(t *stream.Turn, r *filter.Reply) {
