@@ -83,9 +83,9 @@ mutate: ## break each guard that matters; a test must fail for each
 
 .PHONY: image
 image: ## build the container image
-	@engine=$$(command -v docker || command -v podman) || { \
-		echo "make image needs docker or podman, and neither is installed" >&2; exit 1; }; \
-	"$$engine" build -f deploy/k8s/Dockerfile -t sidecar .
+	@for engine in docker podman; do \
+		if $$engine info >/dev/null 2>&1; then exec $$engine build -f deploy/k8s/Dockerfile -t sidecar .; fi; \
+	done; echo "make image: neither docker nor podman is installed and running" >&2; exit 1
 
 .PHONY: check
 check: $(LINT) ## all that CI checks
