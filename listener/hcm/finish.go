@@ -27,6 +27,7 @@ func (s *Stream) finish(t *stream.Turn) {
 			l.OnLog(t, &s.info)
 		}
 	}
+	s.counted = true
 	s.cfg.log(s)
 	s.conn.countFinished(t, s)
 	if d, ok := s.terminal.(filter.Destroyer); ok {
@@ -52,7 +53,7 @@ func (s *Stream) onPanic(t *stream.Turn, value any) {
 	if s.cfg.log0 != nil {
 		s.cfg.log0.Error("a filter panicked; its stream was reset", "panic", value, "stack", string(debug.Stack()))
 	}
-	if !s.broken {
+	if !s.broken && !s.finishedAll {
 		s.broken = true
 		s.reset(t, &stream.Fault{
 			Details: "filter_panic", Flag: stream.LocalReset, Reason: stream.ReasonLocalReset,
@@ -60,15 +61,16 @@ func (s *Stream) onPanic(t *stream.Turn, value any) {
 		s.scheduleFinish(t)
 		return
 	}
-	s.terminal = nil
-	for i := range s.slots {
-		s.slots[i].f = nil
-	}
+	s.broken = true
 	if s.enc != nil {
 		s.enc.Reset(t, nil)
 	}
-	s.finishedAll = false
-	s.finish(t)
+	if !s.counted {
+		s.counted = true
+		s.cfg.log(s)
+		s.conn.countFinished(t, s)
+	}
+	s.recycle(t)
 }
 
 // recycle empties the stream and gives it back. The monitor's generation ends first, so that
@@ -91,7 +93,7 @@ func (s *Stream) recycle(t *stream.Turn) {
 	s.pauses = [2]pauseReason{}
 	s.finishedAll, s.headSent, s.replying, s.closeAfter = false, false, false, false
 	s.upgraded, s.isGRPC, s.isHead, s.requestWhole, s.answered = false, false, false, false, false
-	s.entryKnown, s.finishing, s.broken = false, false, false
+	s.entryKnown, s.finishing, s.broken, s.counted = false, false, false, false
 	s.reached = 0
 	s.info = stream.Info{}
 	s.scratch, s.slots = scratch[:0], slots[:0]

@@ -53,6 +53,7 @@ type Stream struct {
 
 	finishing bool // EventFinish is on its way
 	broken    bool // a callback panicked
+	counted   bool // the record was logged and counted
 }
 
 // pauseReason is a set of reasons for which a source is stopped.
