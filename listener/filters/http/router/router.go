@@ -303,6 +303,9 @@ func (r *Filter) requestComplete(t *stream.Turn) {
 	if r.timeouts.route > 0 {
 		r.s.Arm(t, deadlineRoute, r.timeouts.route)
 	}
+	if r.enc != nil {
+		r.startTry(t)
+	}
 }
 
 func (r *Filter) send(t *stream.Turn, p []byte, end bool) {

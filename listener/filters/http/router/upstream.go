@@ -94,11 +94,8 @@ func (r *Filter) ready(t *stream.Turn, enc stream.Encoder) {
 	r.info.FirstTxUpstream = now
 	r.info.Upstream.Protocol = enc.Protocol()
 	r.sent = t.Now()
-	if r.timeouts.perTry > 0 {
-		r.s.Arm(t, deadlineTry, r.timeouts.perTry)
-	}
-	if r.timeouts.perTryIdle > 0 {
-		r.s.Arm(t, deadlineTryIdle, r.timeouts.perTryIdle)
+	if r.ended {
+		r.startTry(t)
 	}
 	if r.entry.Action.AutoHostRewrite {
 		if name := r.hostname(); name != "" {
@@ -184,8 +181,17 @@ func (r *Filter) onInterim(t *stream.Turn, h *header.Map) {
 	r.s.RespondInterim(t, h)
 }
 
+// startTry starts the timers of the attempt, once the request is complete: a client may take its time
+// to send it (UpstreamRequest::setupPerTryTimeout).
+func (r *Filter) startTry(t *stream.Turn) {
+	if r.timeouts.perTry > 0 && !r.gotHead {
+		r.s.Arm(t, deadlineTry, r.timeouts.perTry)
+	}
+	r.touchTry(t)
+}
+
 func (r *Filter) touchTry(t *stream.Turn) {
-	if r.timeouts.perTryIdle > 0 {
+	if r.timeouts.perTryIdle > 0 && r.ended {
 		r.s.Arm(t, deadlineTryIdle, r.timeouts.perTryIdle)
 	}
 }
