@@ -66,7 +66,7 @@ func New(cfg Config) *Client {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(context.Background()) //nolint:forbidigo // the life of the client, which Close ends
 	return &Client{
 		cfg: cfg, ctx: ctx, stop: stop, ended: make(chan struct{}), wake: make(chan struct{}, 1),
 		muxes: map[string]*mux{}, files: map[string]*fileFeed{},
@@ -215,6 +215,7 @@ func (c *Client) feedFor(spec *source.Spec) (*feed, error) {
 		return c.fileFeed(src, k)
 	case source.KindGRPC:
 		return c.typeFeed(spec, k)
+	case source.KindUnset:
 	}
 	return nil, fmt.Errorf("config source of unknown kind %d", src.Kind)
 }

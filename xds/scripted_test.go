@@ -549,15 +549,18 @@ func TestNackText(t *testing.T) {
 		want string
 	}{
 		{
-			source.ClusterType, []proto.Message{cluster("a", "bad"), cluster("b", "bad")},
+			source.ClusterType,
+			[]proto.Message{cluster("a", "bad"), cluster("b", "bad")},
 			"Error adding/updating cluster(s) a: field.path: is bad, b: field.path: is bad",
 		},
 		{
-			source.ListenerType, []proto.Message{listener("a", "bad"), listener("b", "bad")},
+			source.ListenerType,
+			[]proto.Message{listener("a", "bad"), listener("b", "bad")},
 			"Error adding/updating listener(s) a: field.path: is bad\nb: field.path: is bad\n",
 		},
 		{
-			source.RouteType, []proto.Message{route("a", "bad"), route("b", "bad")},
+			source.RouteType,
+			[]proto.Message{route("a", "bad"), route("b", "bad")},
 			"a: field.path: is bad\nb: field.path: is bad",
 		},
 	}

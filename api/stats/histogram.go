@@ -123,6 +123,8 @@ func binOf(v uint64) (e, bin int) {
 func pow10(e int) uint64 { return powers[e] }
 
 // powers is a table, never written.
+//
+//nolint:gochecknoglobals // immutable table
 var powers = [decades]uint64{
 	1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9,
 	1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
@@ -233,6 +235,8 @@ func (s Snapshot) CountAtMost(limit float64, u Unit) uint64 {
 var Quantiles = [...]float64{0, 0.25, 0.5, 0.75, 0.90, 0.95, 0.99, 0.995, 0.999, 1}
 
 // DefaultBuckets are the upper limits of Envoy's Prometheus buckets; a table, never written.
+//
+//nolint:gochecknoglobals // immutable table
 var DefaultBuckets = []float64{
 	0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000,
 	1800000, 3600000,

@@ -142,7 +142,8 @@ func dumps() []Dump {
 		}},
 		{Get: func() proto.Message {
 			return &adminv3.ClustersConfigDump{VersionInfo: "7", StaticClusters: []*adminv3.ClustersConfigDump_StaticCluster{
-				{Cluster: pack(cluster("a"))}, {Cluster: pack(cluster("b"))},
+				{Cluster: pack(cluster("a"))},
+				{Cluster: pack(cluster("b"))},
 				{Cluster: &anypb.Any{TypeUrl: "type.googleapis.com/not.Linked", Value: []byte{8, 1}}},
 			}}
 		}},
@@ -673,7 +674,7 @@ func FuzzRequest(f *testing.F) {
 			r.URL.Path, r.URL.RawQuery = path, rawQuery
 			w := httptest.NewRecorder()
 			fx.ServeHTTP(w, r)
-			if ct := w.Header()["content-type"]; len(ct) == 1 && ct[0] == typeJSON && !json.Valid(w.Body.Bytes()) {
+			if ct := w.Header()["Content-Type"]; len(ct) == 1 && ct[0] == typeJSON && !json.Valid(w.Body.Bytes()) {
 				t.Errorf("%s %s: not JSON: %s", method, target, w.Body)
 			}
 		}

@@ -132,7 +132,7 @@ func appendSeries(b []byte, name string, r *row, tags []stats.Tag, buckets strin
 		b = appendLabels(append(b, name...), tags, "", "")
 		return append(strconv.AppendUint(append(b, ' '), r.value(), 10), '\n')
 	case stats.KindText:
-		tags = append(tags[:len(tags):len(tags)], stats.Tag{Name: "text_value", Value: r.text()})
+		tags = append(slices.Clip(tags), stats.Tag{Name: "text_value", Value: r.text()})
 		b = appendLabels(append(b, name...), tags, "", "")
 		return append(b, " 0\n"...)
 	case stats.KindHistogram:

@@ -84,43 +84,75 @@ func TestText(t *testing.T) {
 	}{
 		{"empty", "", "", nil},
 		{"plain", "a%%b %%", "a%b %", nil},
-		{"codes", "%PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% %UPSTREAM_TRANSPORT_FAILURE_REASON% %BYTES_RECEIVED% %BYTES_SENT%",
-			"HTTP/1.1 200 - - via_upstream - - 0 3", nil},
-		{"upstream", "%UPSTREAM_CLUSTER% %UPSTREAM_CLUSTER_RAW% %UPSTREAM_HOST% %UPSTREAM_HOST_NAME% %UPSTREAM_REQUEST_ATTEMPT_COUNT% %UPSTREAM_PROTOCOL% %UPSTREAM_CONNECTION_ID% %CONNECTION_ID% %STREAM_ID% %ROUTE_NAME% %VIRTUAL_CLUSTER_NAME% %FILTER_CHAIN_NAME% %ACCESS_LOG_TYPE% [%TRACE_ID%] [%SPAN_ID%] %CUSTOM_FLAGS%",
-			"alt c 127.0.0.1:36657 127.0.0.1:36657 1 HTTP/1.1 1 0 39b6c33a-ea11-41eb-ba12-cb73eefc7043 up - chain1 DownstreamEnd [-] [-] ", nil},
-		{"masks", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(24)% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_LOCAL_PORT% %UPSTREAM_REMOTE_PORT% %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(99)%",
-			"127.0.0.0/24 127.0.0.1 53047 36657 127.0.0.1/32", nil},
-		{"x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS% %DOWNSTREAM_DIRECT_LOCAL_ADDRESS%",
-			"10.1.2.3:0 127.0.0.1:40000 127.0.0.1:53047", xff},
-		{"metadata", "%DYNAMIC_METADATA(ns)% | %DYNAMIC_METADATA(ns:s)% | %DYNAMIC_METADATA(ns:n)% %DYNAMIC_METADATA(ns:i)% %DYNAMIC_METADATA(ns:b)% [%DYNAMIC_METADATA(ns:nul)%] %DYNAMIC_METADATA(ns:o:a)% %DYNAMIC_METADATA(ns:o):5% %DYNAMIC_METADATA(x)% %METADATA(ROUTE:ns:o)% %DYNAMIC_METADATA(ns:s:deep)%",
-			`{"b":false,"i":42,"n":3.5,"nul":null,"o":{"a":[1,"x",null],"z":1},"s":"str\"q"} | str"q | 3.5 42 false [-] [1,"x",null] {"a": - {"a":[1,"x",null],"z":1} -`, nil},
-		{"paths", "%PATH% %PATH(NQ)% %PATH(WQ:ORIG)% %QUERY_PARAM(x)% %QUERY_PARAM(y)% %QUERY_PARAM(q)% %QUERY_PARAMS%",
-			"/up/a/b?x=1&y=%20z /up/a/b - 1  z - x=1&y=%20z", nil},
-		{"headers", "%REQ(user-agent)% %REQ(USER-AGENT):4% %REQ(x-tab)% %REQ(x-multi)% %REQ(nope?:authority)% %REQ(:path)% %RESP(x-up)% %TRAILER(x)% %REQ(A):0% [%REQ(x-empty)%] %REQ(?a)%",
-			"ua \"q\" \\ \xc3\xa9 \xff end ua \" a\tb 1 a.test:99 /up/a/b?x=1&y=%20z v - - [] -", nil},
+		{
+			"codes", "%PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% %UPSTREAM_TRANSPORT_FAILURE_REASON% %BYTES_RECEIVED% %BYTES_SENT%",
+			"HTTP/1.1 200 - - via_upstream - - 0 3", nil,
+		},
+		{
+			"upstream", "%UPSTREAM_CLUSTER% %UPSTREAM_CLUSTER_RAW% %UPSTREAM_HOST% %UPSTREAM_HOST_NAME% %UPSTREAM_REQUEST_ATTEMPT_COUNT% %UPSTREAM_PROTOCOL% %UPSTREAM_CONNECTION_ID% %CONNECTION_ID% %STREAM_ID% %ROUTE_NAME% %VIRTUAL_CLUSTER_NAME% %FILTER_CHAIN_NAME% %ACCESS_LOG_TYPE% [%TRACE_ID%] [%SPAN_ID%] %CUSTOM_FLAGS%",
+			"alt c 127.0.0.1:36657 127.0.0.1:36657 1 HTTP/1.1 1 0 39b6c33a-ea11-41eb-ba12-cb73eefc7043 up - chain1 DownstreamEnd [-] [-] ", nil,
+		},
+		{
+			"masks", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(24)% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_LOCAL_PORT% %UPSTREAM_REMOTE_PORT% %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(99)%",
+			"127.0.0.0/24 127.0.0.1 53047 36657 127.0.0.1/32", nil,
+		},
+		{
+			"x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS% %DOWNSTREAM_DIRECT_LOCAL_ADDRESS%",
+			"10.1.2.3:0 127.0.0.1:40000 127.0.0.1:53047", xff,
+		},
+		{
+			"metadata", "%DYNAMIC_METADATA(ns)% | %DYNAMIC_METADATA(ns:s)% | %DYNAMIC_METADATA(ns:n)% %DYNAMIC_METADATA(ns:i)% %DYNAMIC_METADATA(ns:b)% [%DYNAMIC_METADATA(ns:nul)%] %DYNAMIC_METADATA(ns:o:a)% %DYNAMIC_METADATA(ns:o):5% %DYNAMIC_METADATA(x)% %METADATA(ROUTE:ns:o)% %DYNAMIC_METADATA(ns:s:deep)%",
+			`{"b":false,"i":42,"n":3.5,"nul":null,"o":{"a":[1,"x",null],"z":1},"s":"str\"q"} | str"q | 3.5 42 false [-] [1,"x",null] {"a": - {"a":[1,"x",null],"z":1} -`, nil,
+		},
+		{
+			"paths", "%PATH% %PATH(NQ)% %PATH(WQ:ORIG)% %QUERY_PARAM(x)% %QUERY_PARAM(y)% %QUERY_PARAM(q)% %QUERY_PARAMS%",
+			"/up/a/b?x=1&y=%20z /up/a/b - 1  z - x=1&y=%20z", nil,
+		},
+		{
+			"headers", "%REQ(user-agent)% %REQ(USER-AGENT):4% %REQ(x-tab)% %REQ(x-multi)% %REQ(nope?:authority)% %REQ(:path)% %RESP(x-up)% %TRAILER(x)% %REQ(A):0% [%REQ(x-empty)%] %REQ(?a)%",
+			"ua \"q\" \\ \xc3\xa9 \xff end ua \" a\tb 1 a.test:99 /up/a/b?x=1&y=%20z v - - [] -", nil,
+		},
 		{"not grpc", "%GRPC_STATUS% %GRPC_STATUS(NUMBER)%", "- -", nil},
-		{"grpc", "%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS(NUMBER)% %GRPC_STATUS_NUMBER%",
-			"Unavailable UNAVAILABLE 14 14", grpc},
-		{"plaintext", "[%LOCAL_REPLY_BODY%] %REQUESTED_SERVER_NAME% %DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_LOCAL_URI_SAN% %DOWNSTREAM_PEER_CERT_V_START% %UPSTREAM_TLS_VERSION%",
-			"[] - - - - - -", nil},
+		{
+			"grpc", "%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS(NUMBER)% %GRPC_STATUS_NUMBER%",
+			"Unavailable UNAVAILABLE 14 14", grpc,
+		},
+		{
+			"plaintext", "[%LOCAL_REPLY_BODY%] %REQUESTED_SERVER_NAME% %DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_LOCAL_URI_SAN% %DOWNSTREAM_PEER_CERT_V_START% %UPSTREAM_TLS_VERSION%",
+			"[] - - - - - -", nil,
+		},
 		{"server name by host", "%REQUESTED_SERVER_NAME(HOST_FIRST)%", "a.test:99", nil},
-		{"times", "%START_TIME% %START_TIME(%s)% %START_TIME(%3f)% %START_TIME(%f)% %START_TIME(%1f|%9f|%s.%6f)%",
-			"2026-11-24T14:12:15.191Z 1795529535 191 191525000 1|191525000|1795529535.191525", nil},
-		{"strftime", "%START_TIME(%Y/%m/%d %H:%M:%S.%E3S %z %Z %a %A %b %B %e %j %y %p %I %T %D %F %E*S %E4Y %ET %Ez %c %% %Q %E9f)%",
-			"2026/11/24 14:12:15.15.191 +0000 UTC Tue Tuesday Nov November 24 328 26 PM 02 14:12:15 11/24/26 2026-11-24 15.191525 2026 T +00:00 Tue Nov 24 14:12:15 2026 % %Q 191525000", nil},
-		{"strftime weeks", "%START_TIME(%C%G%g%V%u%U%W%w%h%R%r%x%X%k%l%P)%",
-			"2020262648247472Nov14:1202:12:15 PM11/24/2614:12:1514 2pm", nil},
+		{
+			"times", "%START_TIME% %START_TIME(%s)% %START_TIME(%3f)% %START_TIME(%f)% %START_TIME(%1f|%9f|%s.%6f)%",
+			"2026-11-24T14:12:15.191Z 1795529535 191 191525000 1|191525000|1795529535.191525", nil,
+		},
+		{
+			"strftime", "%START_TIME(%Y/%m/%d %H:%M:%S.%E3S %z %Z %a %A %b %B %e %j %y %p %I %T %D %F %E*S %E4Y %ET %Ez %c %% %Q %E9f)%",
+			"2026/11/24 14:12:15.15.191 +0000 UTC Tue Tuesday Nov November 24 328 26 PM 02 14:12:15 11/24/26 2026-11-24 15.191525 2026 T +00:00 Tue Nov 24 14:12:15 2026 % %Q 191525000", nil,
+		},
+		{
+			"strftime weeks", "%START_TIME(%C%G%g%V%u%U%W%w%h%R%r%x%X%k%l%P)%",
+			"2020262648247472Nov14:1202:12:15 PM11/24/2614:12:1514 2pm", nil,
+		},
 		{"parenthesis in a parameter", "%START_TIME(a)b)%", "a)b", nil},
-		{"durations", "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)% %COMMON_DURATION(a:b:ms)% %RESPONSE_DURATION% %RESPONSE_TX_DURATION% %REQUEST_DURATION% %REQUEST_TX_DURATION% %DURATION%",
-			"2900 - 2 0 0 1 2", nil},
+		{
+			"durations", "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)% %COMMON_DURATION(a:b:ms)% %RESPONSE_DURATION% %RESPONSE_TX_DURATION% %REQUEST_DURATION% %REQUEST_TX_DURATION% %DURATION%",
+			"2900 - 2 0 0 1 2", nil,
+		},
 		{"environment", "%ENVIRONMENT(NOPE)% %ENVIRONMENT(HOME):3% %HOSTNAME%", "- /ro host1", nil},
-		{"filter state", "%FILTER_STATE(str)% %FILTER_STATE(str:PLAIN)% %FILTER_STATE(bytes)% %FILTER_STATE(bytes:PLAIN)% %FILTER_STATE(n:TYPED)% %FILTER_STATE(f:FIELD:x)% %FILTER_STATE(f:FIELD:y)% %FILTER_STATE(no)%",
-			`"a\"b" a"b "aGk=" hi 7 field:x - -`, nil},
+		{
+			"filter state", "%FILTER_STATE(str)% %FILTER_STATE(str:PLAIN)% %FILTER_STATE(bytes)% %FILTER_STATE(bytes:PLAIN)% %FILTER_STATE(n:TYPED)% %FILTER_STATE(f:FIELD:x)% %FILTER_STATE(f:FIELD:y)% %FILTER_STATE(no)%",
+			`"a\"b" a"b "aGk=" hi 7 field:x - -`, nil,
+		},
 		{"coalesce", `%COALESCE({"operators":[{"command":"REQ","param":"nope"},{"command":"REQ","param":"x-tab","max_length":1},"PROTOCOL"]})%`, "a", nil},
-		{"nothing known", "%REQ(a)%%RESP(a)%%TRAILER(a)%%PATH%%UPSTREAM_HOST%%UPSTREAM_CLUSTER_RAW%%DOWNSTREAM_REMOTE_ADDRESS%%QUERY_PARAM(a)%",
-			"--------", unset},
-		{"default", strings.ReplaceAll(DefaultAccessLog, "%DURATION%", "D"),
-			"[2026-11-24T14:12:15.191Z] \"GET /up/a/b?x=1&y=%20z HTTP/1.1\" 200 - 0 3 D - \"-\" \"ua \"q\" \\ \xc3\xa9 \xff end\" \"-\" \"a.test:99\" \"127.0.0.1:36657\"\n", nil},
+		{
+			"nothing known", "%REQ(a)%%RESP(a)%%TRAILER(a)%%PATH%%UPSTREAM_HOST%%UPSTREAM_CLUSTER_RAW%%DOWNSTREAM_REMOTE_ADDRESS%%QUERY_PARAM(a)%",
+			"--------", unset,
+		},
+		{
+			"default", strings.ReplaceAll(DefaultAccessLog, "%DURATION%", "D"),
+			"[2026-11-24T14:12:15.191Z] \"GET /up/a/b?x=1&y=%20z HTTP/1.1\" 200 - 0 3 D - \"-\" \"ua \"q\" \\ \xc3\xa9 \xff end\" \"-\" \"a.test:99\" \"127.0.0.1:36657\"\n", nil,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -12,9 +12,11 @@ func responseHeaders(in *stream.Info) *header.Map  { return in.Response }
 func responseTrailers(in *stream.Info) *header.Map { return in.ResponseTrailers }
 
 func makeRequestHeader(param string, _ *Options) (op, error) { return headerOp(param, requestHeaders) }
+
 func makeResponseHeader(param string, _ *Options) (op, error) {
 	return headerOp(param, responseHeaders)
 }
+
 func makeResponseTrailer(param string, _ *Options) (op, error) {
 	return headerOp(param, responseTrailers)
 }

@@ -42,9 +42,10 @@ func compileClock(s string, local bool) (*clock, error) {
 		p.lit, lit = lit, ""
 		c.parts = append(c.parts, p)
 	}
+	var litSb45 strings.Builder
 	for i := 0; i < len(s); {
 		if s[i] != '%' || i+1 == len(s) {
-			lit += s[i : i+1]
+			litSb45.WriteString(s[i : i+1])
 			i++
 			continue
 		}
@@ -63,6 +64,7 @@ func compileClock(s string, local bool) (*clock, error) {
 			i += 1 + n
 		}
 	}
+	lit += litSb45.String()
 	add(clockPart{})
 	return c, nil
 }

@@ -1,6 +1,8 @@
 package format
 
 import (
+	"slices"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
 	"sidecar/api/stream"
@@ -78,7 +80,7 @@ func CompileSubstitution(s *corev3.SubstitutionFormatString, o Options) (*Substi
 		case len(f.GetTypedConfig().GetValue()) > 0:
 			errs.Add(at.Field("typed_config"), "has unknown fields")
 		}
-		o.Extensions = append(o.Extensions[:len(o.Extensions):len(o.Extensions)], commands...)
+		o.Extensions = append(slices.Clip(o.Extensions), commands...)
 	}
 	out := &Substitution{contentType: "text/plain"}
 	switch f := s.GetFormat().(type) {

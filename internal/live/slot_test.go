@@ -197,9 +197,7 @@ func TestSlotHammer(t *testing.T) {
 		var wg sync.WaitGroup
 		var stop atomic.Bool
 		for i := range uint32(4) {
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
+			wg.Go(func() {
 				for !stop.Load() {
 					v := slot.Acquire(i)
 					if v.Value.closed.Load() != 0 {
@@ -207,7 +205,7 @@ func TestSlotHammer(t *testing.T) {
 					}
 					v.Release(i + 1)
 				}
-			}()
+			})
 		}
 		for i := range 200 {
 			update(byte(i%250) + 1)

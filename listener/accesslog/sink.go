@@ -191,7 +191,7 @@ func closeFile(w io.Writer) error {
 
 // openFile opens as Envoy does: for reading too, since a named pipe without a reader would block.
 func openFile(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
+	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644) //nolint:gosec // Envoy's mode: log collectors read it
 }
 
 // flush writes what is pending, or gives up when ctx ends.

@@ -11,9 +11,8 @@ import (
 	"slices"
 	"strings"
 
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 
 	"sidecar/api/stream"
 	"sidecar/internal/config"
@@ -59,9 +58,9 @@ func CompileMatch(p *config.Path, m *listenerv3.FilterChainMatch, errs *config.E
 		c.srcPorts = append(c.srcPorts, uint16(sp))
 	}
 	for i, n := range m.GetServerNames() {
-		if n == "*" || strings.Contains(strings.TrimPrefix(n, "*."), "*") {
+		if strings.Contains(n, "*") && !strings.HasPrefix(n, "*.") {
 			errs.Addf(p.Field("server_names").Index(i),
-				"%q: partial wildcards are not supported in server_names", n)
+				"partial wildcards are not supported in \"server_names\": %q", n)
 		}
 		c.names = append(c.names, strings.ToLower(n))
 	}
@@ -87,7 +86,7 @@ func prefixes(p *config.Path, list []*corev3.CidrRange, errs *config.Errors) []n
 	return out
 }
 
-// Find returns the index of the chain for a connection, -1 if none fits. scratch may be nil.
+// Find returns the index of the chain for a connection, -1 if none fits.
 func Find(chains []*Match, info *stream.ConnInfo) int {
 	var store [64]int
 	left := store[:0]
@@ -134,13 +133,21 @@ func scorePort(m *Match, c *stream.ConnInfo) int {
 	return -1
 }
 
+// noAddress stands for the address of a unix socket (FilterChainManagerImpl's fakeLocalAddress).
+//
+//nolint:gochecknoglobals // a constant
+var noAddress = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
 func scorePrefixes(list []netip.Prefix, a netip.Addr) int {
 	if len(list) == 0 {
 		return 0
 	}
+	if !a.IsValid() {
+		a = noAddress
+	}
 	best := -1
 	for _, p := range list {
-		if a.IsValid() && p.Contains(a) {
+		if p.Contains(a) {
 			best = max(best, p.Bits()+1)
 		}
 	}
@@ -185,7 +192,7 @@ func scoreALPN(m *Match, c *stream.ConnInfo) int {
 		return 0
 	}
 	// The client's order decides between chains; within one chain any of them fits.
-	rank := 1 << 10
+	rank := 1 << 20 // more than a ClientHello has room for
 	for rest := c.ALPN; rest != ""; rank-- {
 		var p string
 		p, rest, _ = strings.Cut(rest, ",")

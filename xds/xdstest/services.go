@@ -46,12 +46,6 @@ func register(ctx context.Context, g *grpc.Server, c cache.Cache, log *eventLog)
 	extensionservice.RegisterExtensionConfigDiscoveryServiceServer(g, s)
 }
 
-type (
-	sotwStream  = grpc.BidiStreamingServer[discoveryv3.DiscoveryRequest, discoveryv3.DiscoveryResponse]
-	deltaStream = grpc.BidiStreamingServer[
-		discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse]
-)
-
 const anyType = "" // of an aggregated stream
 
 func (s *services) StreamAggregatedResources(
