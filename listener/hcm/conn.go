@@ -91,8 +91,7 @@ func (c *Conn) NewStream(t *stream.Turn, enc stream.Encoder) stream.Target {
 		c.stats.CxHTTP1Active.Inc()
 	}
 	c.countRequest()
-	s := begin(t, c, enc)
-	return s.target(s)
+	return begin(t, c, enc)
 }
 
 // OnGone implements stream.ServerHandler.

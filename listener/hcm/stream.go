@@ -75,7 +75,7 @@ func newStream() *Stream {
 }
 
 // begin takes a stream for a request whose first byte was just read.
-func begin(t *stream.Turn, c *Conn, enc stream.Encoder) *Stream {
+func begin(t *stream.Turn, c *Conn, enc stream.Encoder) stream.Target {
 	s := c.cfg.streams.Get()
 	if s.mon.OnPanic == nil {
 		s.mon.OnPanic = s.onPanic // once for the pooled object: it allocates
@@ -91,8 +91,9 @@ func begin(t *stream.Turn, c *Conn, enc stream.Encoder) *Stream {
 	if s.info.Protocol == stream.ProtocolNone {
 		s.info.Protocol = stream.HTTP11 // until the head says otherwise
 	}
-	s.startTimers(t)
-	return s
+	to := s.target(s)
+	s.startTimers(t) // from here on the stream may be over at any time
+	return to
 }
 
 // target returns where events for r go.

@@ -25,6 +25,7 @@ type timers struct {
 	timer    *time.Timer
 	gen      atomic.Uint32 // the use that a firing timer is for
 	live     atomic.Bool
+	missed   atomic.Bool // the timer fired between two uses
 	armedFor int64
 	at       [numTimers]int64 // Turn.Nano; 0 is none
 	idle     int64            // idle timeout, 0 for none
@@ -33,12 +34,16 @@ type timers struct {
 
 func (x *timers) init(s *Stream) {
 	x.timer = time.AfterFunc(time.Hour, func() {
-		if x.live.Load() {
-			gen := x.gen.Load()
-			stream.Do(func(t *stream.Turn) {
-				s.mon.Post(t, gen, stream.Event{To: s, Kind: stream.EventTimer})
-			})
+		if !x.live.Load() {
+			x.missed.Store(true)
+			if !x.live.Load() {
+				return // the next use looks at missed after it has set live
+			}
 		}
+		gen := x.gen.Load()
+		stream.Do(func(t *stream.Turn) {
+			s.mon.Post(t, gen, stream.Event{To: s, Kind: stream.EventTimer})
+		})
 	})
 	x.timer.Stop()
 }
@@ -56,6 +61,10 @@ func (s *Stream) startTimers(t *stream.Turn) {
 	s.arm(t, timerHeaders, s.cfg.requestHeadersTimeout)
 	x.gen.Store(s.mon.Gen())
 	x.live.Store(true)
+	if x.missed.Load() && x.missed.Swap(false) {
+		// By the clock of this batch it may not have been due yet, and so was left to fire.
+		x.timer.Reset(0)
+	}
 }
 
 // stopTimers ends the use. The timer stays as it is: the next use most likely wants it no earlier.
