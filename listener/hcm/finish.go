@@ -82,7 +82,8 @@ func (s *Stream) recycle(t *stream.Turn) {
 	for i := range s.slots {
 		s.slots[i].clear()
 	}
-	s.data.Reset()
+	s.data[0].Reset()
+	s.data[1].Reset()
 	s.localBuf.Reset()
 	s.localResponse.Reset()
 	s.addedTrailers[0].Reset()

@@ -309,3 +309,19 @@ func TestBackPressure(t *testing.T) {
 	r.inside(func(t *stream.Turn) { r.up.s.PauseRequest(t, false) })
 	r.want("up.headers", "enc.pause true", "enc.pause false")
 }
+
+// TestAnswerDuringRequestData has a terminal filter answer while a part of the request is being shown:
+// neither gets into the other.
+func TestAnswerDuringRequestData(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "a")
+	r.scripts["a"].reqData = func(_ *fakeFilter, t *stream.Turn, _ *buf.Buffer, _ bool) filter.Action {
+		r.up.s.RespondHeaders(t, fields(":status: 200"), false)
+		r.up.s.RespondData(t, []byte("answer"), false)
+		return filter.Continue
+	}
+	r.request(false)
+	r.data("x", false)
+	r.want("a.req.headers", "up.headers", "a.req.data x", "a.resp.headers", "enc.headers 200", "a.resp.data answer",
+		"enc.data answer", "up.data x")
+}

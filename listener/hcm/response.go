@@ -56,9 +56,10 @@ func (s *Stream) respondData(t *stream.Turn, p []byte, end bool) {
 		s.sendData(t, p, end)
 		return
 	}
-	s.data.Append(p)
-	s.pushData(t, filter.Response, s.inner()-1, &s.data, end)
-	s.data.Reset()
+	b := &s.data[filter.Response]
+	b.Append(p)
+	s.pushData(t, filter.Response, s.inner()-1, b, end)
+	b.Reset()
 }
 
 func (s *Stream) respondTrailers(t *stream.Turn, h *header.Map) {

@@ -45,7 +45,7 @@ type Stream struct {
 	pauses       [2]pauseReason
 	timers       timers
 
-	data          buf.Buffer // what is being shown, so that it needn't be allocated
+	data          [2]buf.Buffer // what is being shown, so that it needn't be allocated
 	addedTrailers [2]header.Map
 	localResponse header.Map
 	localBuf      buf.Buffer
@@ -137,9 +137,10 @@ func (s *Stream) onRequestData(t *stream.Turn, p []byte, end bool) {
 	if end {
 		s.requestEnded(t)
 	}
-	s.data.Append(p)
-	s.pushData(t, filter.Request, 0, &s.data, end)
-	s.data.Reset()
+	b := &s.data[filter.Request]
+	b.Append(p)
+	s.pushData(t, filter.Request, 0, b, end)
+	b.Reset()
 }
 
 func (s *Stream) onRequestTrailers(t *stream.Turn, h *header.Map) {
