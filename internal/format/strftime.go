@@ -42,10 +42,9 @@ func compileClock(s string, local bool) (*clock, error) {
 		p.lit, lit = lit, ""
 		c.parts = append(c.parts, p)
 	}
-	var litSb45 strings.Builder
 	for i := 0; i < len(s); {
 		if s[i] != '%' || i+1 == len(s) {
-			litSb45.WriteString(s[i : i+1])
+			lit += s[i : i+1] //nolint:perfsprint // a few bytes, at compile time
 			i++
 			continue
 		}
@@ -64,7 +63,6 @@ func compileClock(s string, local bool) (*clock, error) {
 			i += 1 + n
 		}
 	}
-	lit += litSb45.String()
 	add(clockPart{})
 	return c, nil
 }

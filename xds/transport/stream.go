@@ -139,7 +139,7 @@ func (s *Stream) once(ctx context.Context, b *backOff, limit *bucket) (uint64, e
 	}
 	defer cc.Close() //nolint:errcheck // nothing is lost with it
 	for _, kv := range s.opts.GRPC.Metadata {
-		ctx := metadata.AppendToOutgoingContext(ctx, kv[0], kv[1])
+		ctx = metadata.AppendToOutgoingContext(ctx, kv[0], kv[1]) //nolint:fatcontext // each pair is added to the last
 	}
 	st, err := cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
 		s.opts.Method)
