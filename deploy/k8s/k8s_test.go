@@ -42,7 +42,7 @@ func manifests(t *testing.T) map[string]*object {
 		t.Fatal(err)
 	}
 	out := map[string]*object{}
-	for _, doc := range bytes.Split(text, []byte("\n---\n")) {
+	for doc := range bytes.SplitSeq(text, []byte("\n---\n")) {
 		o := new(object)
 		if err := yaml.Unmarshal(doc, o); err != nil {
 			t.Fatal(err)

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -81,7 +82,7 @@ func (l *load) keepBusy(c net.Conn) {
 		}
 		if closing {
 			l.closed.Add(1)
-			l.note(fmt.Errorf("the connection was closed"))
+			l.note(errors.New("the connection was closed"))
 			return
 		}
 	}

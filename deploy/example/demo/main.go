@@ -26,6 +26,9 @@ import (
 // limit bounds the whole demo: something that hangs is a failure to be told of.
 const limit = 60 * time.Second
 
+// errNoAnswer takes the place of the management server's error, which holds all that happened.
+var errNoAnswer = errors.New("the sidecar didn't answer a push in time")
+
 type options struct {
 	sidecar, plugin string
 	connections     int
@@ -63,7 +66,7 @@ func run(ctx context.Context, o *options, out io.Writer) (err error) {
 		return err
 	}
 	defer up.close()
-	management, err := xdstest.Start("127.0.0.1:0")
+	management, err := xdstest.Start("127.0.0.1:0") //nolint:contextcheck // it lives until Stop
 	if err != nil {
 		return err
 	}
@@ -85,8 +88,8 @@ func run(ctx context.Context, o *options, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := management.WaitACK(ctx, source.ExtensionType, first); err != nil {
-		return err
+	if management.WaitACK(ctx, source.ExtensionType, first) != nil {
+		return errNoAnswer
 	}
 	fmt.Fprintf(out, "management server on %s, sidecar on %s, upstream on %s, %d connections\n\n",
 		management.Addr(), addr, up.addr, o.connections)
@@ -140,12 +143,14 @@ func (d *demo) play(ctx context.Context, addr string) error {
 // push replaces the plugin and waits for the sidecar's answer. From then on only the version that is in
 // force may serve: the answer comes after the swap.
 func (d *demo) push(ctx context.Context, l *load, version string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	before := l.expected()
 	l.expect("") // either may serve while it changes
 	pushed := d.management.Set(pluginVersion(d.plugin, version))
 	if version != "broken" {
-		if err := d.management.WaitACK(ctx, source.ExtensionType, pushed); err != nil {
-			return "", err
+		if d.management.WaitACK(ctx, source.ExtensionType, pushed) != nil {
+			return "", errNoAnswer
 		}
 		l.expect(version)
 		return "ACK", nil
@@ -153,7 +158,7 @@ func (d *demo) push(ctx context.Context, l *load, version string) (string, error
 	l.expect(before) // a version that doesn't start must never serve
 	nack, err := d.management.WaitNACK(ctx, source.ExtensionType, "")
 	if err != nil {
-		return "", err
+		return "", errNoAnswer
 	}
 	d.rejected = nack.Error
 	return "NACK", nil

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -111,7 +112,7 @@ func (p *sidecar) ready(ctx context.Context) (string, error) {
 		select {
 		case <-tick.C:
 		case <-p.ended:
-			return "", fmt.Errorf("%v\n%s", p.result, p.log.String())
+			return "", fmt.Errorf("%w\n%s", p.result, p.log.String())
 		case <-ctx.Done():
 			return "", errors.New("the sidecar didn't get ready in time")
 		}
@@ -148,7 +149,7 @@ func (p *sidecar) listenerAddress(ctx context.Context) (string, error) {
 		return "", errors.New("no listener yet")
 	}
 	a := list.Statuses[0].LocalAddress.SocketAddress
-	return net.JoinHostPort(a.Address, fmt.Sprint(a.Port)), nil
+	return net.JoinHostPort(a.Address, strconv.Itoa(a.Port)), nil
 }
 
 func get(ctx context.Context, url string) ([]byte, error) {
