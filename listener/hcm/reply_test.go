@@ -56,13 +56,13 @@ func TestReplyFromEachPhase(t *testing.T) {
 			r := newRig(t, "", "a", "b", "c")
 			c.set(r.scripts["b"])
 			r.request(false)
-			if !r.enc.released {
+			if !r.enc.released.Load() {
 				r.data("x", false)
 			}
-			if !r.enc.released {
+			if !r.enc.released.Load() {
 				r.trailers("t: 1")
 			}
-			if !r.enc.released {
+			if !r.enc.released.Load() {
 				r.respHeaders(false)
 			}
 			r.want(append(c.want, gone...)...)
@@ -181,7 +181,7 @@ func TestRefusals(t *testing.T) {
 	r.begin()
 	r.enc.protocol = stream.HTTP10
 	r.post(stream.Event{Kind: stream.EventHeaders, Map: head(), End: true})
-	if got := r.infos[1]; got.Details != "low_version" || got.Status != 426 || got.Flags != stream.DownstreamProtocolError {
+	if got := r.ended()[1]; got.Details != "low_version" || got.Status != 426 || got.Flags != stream.DownstreamProtocolError {
 		t.Errorf("HTTP/1.0: %+v", got)
 	}
 }
@@ -259,10 +259,10 @@ func TestPanicResetsTheStreamOnly(t *testing.T) {
 			other.request(false)
 			set(r.scripts["a"])
 			r.request(true)
-			if !r.enc.released {
+			if !r.enc.released.Load() {
 				r.respHeaders(true)
 			}
-			if !r.enc.released {
+			if !r.enc.released.Load() {
 				t.Fatal("the stream goes on")
 			}
 			if r.cfg.bugs.EnvoyBug.Value() == 0 || r.cfg.stats.RqActive.Value() != 0 {

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,7 +34,6 @@ type rig struct {
 	cfg   *Config
 	conn  *Conn
 	turn  *stream.Turn
-	log   []string
 	quiet bool
 	store *stats.Store
 
@@ -40,7 +41,17 @@ type rig struct {
 	to      stream.Target
 	up      *fakeUpstream
 	scripts map[string]*script // by filter name
-	infos   []stream.Info      // of finished streams
+
+	mu    sync.Mutex // guards below, since timers run streams, too
+	log   []string
+	infos []stream.Info // of finished streams
+}
+
+// ended returns the records of finished streams.
+func (r *rig) ended() []stream.Info {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.infos)
 }
 
 // script is what a filter does in each callback; nil continues.
@@ -155,13 +166,18 @@ func (r *rig) dial() {
 }
 
 func (r *rig) logf(format string, args ...any) {
-	if !r.quiet {
-		r.log = append(r.log, fmt.Sprintf(format, args...))
+	if r.quiet {
+		return
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.log = append(r.log, fmt.Sprintf(format, args...))
 }
 
 // take returns what was logged since it was last called.
 func (r *rig) take() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	s := strings.Join(r.log, "\n")
 	r.log = nil
 	return s
@@ -171,7 +187,9 @@ func (r *rig) take() string {
 func (r *rig) Log(info *stream.Info) {
 	c := *info
 	c.Details = strings.Clone(c.Details)
+	r.mu.Lock()
 	r.infos = append(r.infos, c)
+	r.mu.Unlock()
 	r.logf("log %d %s %s", info.Status, info.Flags, info.Details)
 }
 
@@ -268,7 +286,7 @@ type fakeEncoder struct {
 	full     bool
 	protocol stream.Protocol
 	last     header.Map // the last head
-	released bool
+	released atomic.Bool
 }
 
 func (e *fakeEncoder) EncodeInterim(_ *stream.Turn, h *header.Map) {
@@ -296,10 +314,9 @@ func (e *fakeEncoder) Reset(*stream.Turn, *stream.Fault)            { e.r.logf("
 func (e *fakeEncoder) Traffic() stream.Traffic                      { return stream.Traffic{} }
 
 func (e *fakeEncoder) Release(*stream.Turn) {
-	if e.released {
+	if e.released.Swap(true) {
 		e.r.t.Error("released twice")
 	}
-	e.released = true
 }
 
 func (e *fakeEncoder) Protocol() stream.Protocol {

@@ -110,9 +110,7 @@ func (s *Stream) onTimer(t *stream.Turn) {
 	x := &s.timers
 	t.Fresh()
 	now := t.Nano()
-	if x.armedFor <= now {
-		x.armedFor = 0
-	}
+	x.armedFor = 0 // whatever it was set for: it may have been fired early
 	due, first := -1, int64(math.MaxInt64)
 	for k := range x.at {
 		if at := x.at[k]; at != 0 && at < first {

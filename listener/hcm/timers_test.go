@@ -60,7 +60,7 @@ func TestTimeouts(t *testing.T) {
 			r.turn.Fresh()
 			r.data("x", false)
 			sleep(900 * time.Millisecond)
-			if len(r.infos) != 0 {
+			if len(r.ended()) != 0 {
 				r.t.Error("activity doesn't put it off")
 			}
 			sleep(100 * time.Millisecond)
@@ -89,8 +89,8 @@ func TestTimeouts(t *testing.T) {
 			timed(t, c.yaml, func(r *rig) {
 				c.play(r)
 				got := r.take()
-				if lines := strings.Split(got, "\n"); len(r.infos) != 1 || !strings.Contains(got, c.want) {
-					t.Errorf("%d ended: %q", len(r.infos), lines)
+				if lines := strings.Split(got, "\n"); len(r.ended()) != 1 || !strings.Contains(got, c.want) {
+					t.Errorf("%d ended: %q", len(r.ended()), lines)
 				}
 			})
 		})
@@ -117,8 +117,8 @@ func TestTimersAreLazy(t *testing.T) {
 		sleep(3 * time.Second)
 		r.want("up.deadline 0")
 		sleep(10 * time.Second)
-		if len(r.infos) != 1 || r.infos[0].Details != "stream_idle_timeout" {
-			t.Errorf("%+v", r.infos)
+		if len(r.ended()) != 1 || r.ended()[0].Details != "stream_idle_timeout" {
+			t.Errorf("%+v", r.ended())
 		}
 	})
 }
@@ -137,12 +137,12 @@ func TestTimerOfAnEarlierUse(t *testing.T) {
 		r.turn.Fresh()
 		r.begin()
 		sleep(900 * time.Millisecond)
-		if len(r.infos) != 3 {
-			t.Fatalf("%d streams ended", len(r.infos))
+		if len(r.ended()) != 3 {
+			t.Fatalf("%d streams ended", len(r.ended()))
 		}
 		sleep(100 * time.Millisecond)
-		if len(r.infos) != 4 || r.infos[3].Details != "request_header_timeout" {
-			t.Errorf("%+v", r.infos)
+		if len(r.ended()) != 4 || r.ended()[3].Details != "request_header_timeout" {
+			t.Errorf("%+v", r.ended())
 		}
 	})
 }
@@ -243,19 +243,19 @@ func TestLateEvents(t *testing.T) {
 			}()
 		}
 		r.respHeaders(true)
-		if !r.enc.released {
+		if !r.enc.released.Load() {
 			// Another goroutine runs the stream, and gets to the response.
 			wg.Wait()
 		}
-		if !r.enc.released {
+		if !r.enc.released.Load() {
 			t.Fatal("not finished")
 		}
 	}
 	wg.Wait()
-	if n := len(r.infos); n != 200 {
+	if n := len(r.ended()); n != 200 {
 		t.Errorf("%d streams finished", n)
 	}
-	for _, i := range r.infos {
+	for _, i := range r.ended() {
 		if i.Status != 200 {
 			t.Fatalf("%+v", i)
 		}
