@@ -3,9 +3,8 @@ package listener
 import (
 	"crypto/sha256"
 	"log/slog"
-	"net/netip"
-	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,33 +27,36 @@ var (
 			"default_filter_chain per_connection_buffer_limit_bytes metadata deprecated_v1 drain_type " +
 			"listener_filters listener_filters_timeout continue_on_listener_filters_timeout " +
 			"traffic_direction access_log bind_to_port enable_reuse_port transparent freebind " +
-			"ignore_global_conn_limit bypass_overload_manager tcp_backlog_size",
+			"ignore_global_conn_limit bypass_overload_manager tcp_backlog_size socket_options " +
+			"tcp_fast_open_queue_length tcp_keepalive connection_balance_config",
 		OffOnly: "enable_mptcp",
 		Refused: "stats_matcher fcds_config filter_chain_matcher " +
-			"per_connection_buffer_high_watermark_timeout socket_options tcp_fast_open_queue_length " +
-			"udp_listener_config api_listener internal_listener tcp_keepalive reuse_port",
+			"per_connection_buffer_high_watermark_timeout udp_listener_config api_listener internal_listener",
 		NoOp: map[string]string{
-			"connection_balance_config": "one accept queue serves all threads, so connections are balanced",
 			"max_connections_to_accept_per_socket_event": "each accepted connection is handed to its own " +
 				"goroutine at once",
+			"reuse_port": "enable_reuse_port took its place, and is on unless switched off",
+		},
+	}
+	balanceFields = config.Fields[*listenerv3.Listener_ConnectionBalanceConfig]{
+		Refused: "extend_balance cpu_locality_balance",
+		NoOp: map[string]string{
+			"exact_balance": "one accept queue serves all threads, so connections are balanced",
 		},
 	}
 	deprecatedFields = config.Fields[*listenerv3.Listener_DeprecatedV1]{Used: "bind_to_port"}
-	additionalFields = config.Fields[*listenerv3.AdditionalAddress]{
-		Used: "address", Refused: "socket_options tcp_keepalive",
-	}
-	chainFields = config.Fields[*listenerv3.FilterChain]{
-		Used:    "filter_chain_match filters name",
+	chainFields      = config.Fields[*listenerv3.FilterChain]{
+		Used:    "filter_chain_match filters name transport_socket",
 		OffOnly: "use_proxy_proto",
-		Refused: "transport_socket",
 		NoOp: map[string]string{
 			"metadata":                         "only read by filters that are refused here",
 			"transport_socket_connect_timeout": "bounds a TLS handshake; only plaintext is served",
 		},
 	}
+	transportFields      = config.Fields[*corev3.TransportSocket]{Used: "name typed_config"}
 	filterFields         = config.Fields[*listenerv3.Filter]{Used: "name typed_config", Refused: "config_discovery"}
 	listenerFilterFields = config.Fields[*listenerv3.ListenerFilter]{
-		Used: "name typed_config", Refused: "config_discovery filter_disabled",
+		Used: "name typed_config filter_disabled", Refused: "config_discovery",
 	}
 )
 
@@ -67,7 +69,7 @@ const (
 type Env struct {
 	Network map[string]*filter.NetworkEntry // by the full name of the configuration message
 	// ListenerFilters makes listener filters, by the full name of the configuration message.
-	ListenerFilters map[string]ListenerFilterEntry
+	ListenerFilters map[string]filter.ListenerEntry
 	Scope           *stats.Scope
 	Log             *slog.Logger
 	AccessLogs      func(p *config.Path, logs []*accesslogv3.AccessLog, errs *config.Errors) []AccessLog
@@ -80,14 +82,6 @@ type AccessLog interface {
 	Log(info *stream.Info)
 }
 
-// Address is where a listener listens.
-type Address struct {
-	Network string // "tcp", "tcp4", "tcp6" or "unix"
-	Text    string // "1.2.3.4:80" or the path
-	IP      netip.AddrPort
-	Mode    uint32 // of a unix socket's file
-}
-
 // Config is a compiled listener. It is immutable.
 type Config struct {
 	Name      string
@@ -98,27 +92,30 @@ type Config struct {
 
 	statName       string
 	bind           bool
-	reusePort      bool
-	transparent    bool
-	freebind       bool
-	backlog        int
+	backlog        int // 0: the system's
 	useOriginalDst bool
 	ignoreLimit    bool
 	bypassOverload bool
 	modifyOnly     bool
 	bufferLimit    int
-	filters        []ListenerFilter
+	filters        []listenerFilter
 	filtersTimeout time.Duration
 	continueOnTO   bool
 	matches        []*chain.Match
 	chains         []*Chain
 	fallback       *Chain
+	made           []*Chain // those that no earlier version has
 	accessLogs     []AccessLog
 	metadata       map[string]map[string]any
 	frame          [32]byte // digest of everything but the chains
 	// connectionLimit is the listener's own limit in the runtime; nil: there is no runtime.
 	connectionLimit func() (uint64, bool)
+	// scope is the handle on the listener's stats, "listener.ADDR."; close gives it back.
+	scope *stats.Scope
 }
+
+// close gives back what a Config holds besides its chains: nobody uses its stats any more.
+func (c *Config) close() { c.scope.Close() }
 
 // Chain is one filter chain with its connections.
 type Chain struct {
@@ -129,6 +126,18 @@ type Chain struct {
 	conns    connections
 	// warmed is set once, by the goroutine that warms the chain's first version.
 	warmed atomic.Bool
+	retire sync.Once
+}
+
+// end closes what is left of the chain's connections and lets go of what its filters hold. The chain
+// takes no connection any more.
+func (ch *Chain) end() {
+	ch.conns.closeAll()
+	ch.retire.Do(func() {
+		if r, ok := ch.terminal.(filter.Retirer); ok {
+			r.Retire()
+		}
+	})
 }
 
 // Compile turns a listener resource into a Config. Chains that are the same in old are taken over
@@ -137,14 +146,13 @@ func Compile(m *listenerv3.Listener, env *Env, old *Config, drain *Draining) (*C
 	var errs config.Errors
 	config.Validate(nil, m, &errs)
 	listenerFields.Check(nil, m, &errs)
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	raw, err := marshal(m)
 	if err != nil {
 		return nil, err
 	}
 	c := &Config{
 		Name: m.GetName(), Raw: raw, Direction: int32(m.GetTrafficDirection()),
-		bind: config.Value(m.GetBindToPort(), true), reusePort: config.Value(m.GetEnableReusePort(), true),
-		transparent: m.GetTransparent().GetValue(), freebind: m.GetFreebind().GetValue(),
+		bind:           config.Value(m.GetBindToPort(), true),
 		backlog:        int(config.Value(m.GetTcpBacklogSize(), 0)),
 		useOriginalDst: m.GetUseOriginalDst().GetValue(),
 		ignoreLimit:    m.GetIgnoreGlobalConnLimit(), bypassOverload: m.GetBypassOverloadManager(),
@@ -154,6 +162,7 @@ func Compile(m *listenerv3.Listener, env *Env, old *Config, drain *Draining) (*C
 		continueOnTO:   m.GetContinueOnListenerFiltersTimeout(),
 		metadata:       config.Metadata(m.GetMetadata()),
 	}
+	balanceFields.Check(config.Field("connection_balance_config"), m.GetConnectionBalanceConfig(), &errs)
 	if d := m.GetDeprecatedV1(); d != nil {
 		deprecatedFields.Check(config.Field("deprecated_v1"), d, &errs)
 		c.bind = c.bind && config.Value(d.GetBindToPort(), true)
@@ -167,6 +176,7 @@ func Compile(m *listenerv3.Listener, env *Env, old *Config, drain *Draining) (*C
 		key := "envoy.resource_limits.listener." + c.Name + ".connection_limit"
 		c.connectionLimit = func() (uint64, bool) { return env.Runtime(key) }
 	}
+	c.scope = env.Scope.Sub("listener." + c.statName)
 	c.frame = frameDigest(m)
 	if env.AccessLogs != nil {
 		c.accessLogs = env.AccessLogs(config.Field("access_log"), m.GetAccessLog(), &errs)
@@ -174,9 +184,23 @@ func Compile(m *listenerv3.Listener, env *Env, old *Config, drain *Draining) (*C
 	c.compileFilters(m, env, &errs)
 	c.compileChains(m, env, old, drain, &errs)
 	if err := errs.Err(); err != nil {
+		c.discard()
 		return nil, err
 	}
 	return c, nil
+}
+
+// marshal gives the bytes by which versions are compared.
+func marshal(m proto.Message) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
+}
+
+// discard ends a Config that never was in force, with the chains that it does not share with another.
+func (c *Config) discard() {
+	for _, ch := range c.made {
+		ch.end()
+	}
+	c.close()
 }
 
 // StatName is an address as it stands in stat names: colons are underscores.
@@ -187,76 +211,63 @@ func frameDigest(m *listenerv3.Listener) [32]byte {
 	f := &listenerv3.Listener{}
 	proto.Merge(f, m)
 	f.FilterChains, f.DefaultFilterChain = nil, nil
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(f)
+	b, err := marshal(f)
 	if err != nil {
 		return [32]byte{}
 	}
 	return sha256.Sum256(b)
 }
 
-func (c *Config) compileAddresses(m *listenerv3.Listener, errs *config.Errors) {
-	if m.GetAddress() == nil {
-		errs.Add(config.Field("address"), "is required")
-		return
-	}
-	c.addAddress(config.Field("address"), m.GetAddress(), errs)
-	for i, a := range m.GetAdditionalAddresses() {
-		p := config.Field("additional_addresses").Index(i)
-		additionalFields.Check(p, a, errs)
-		c.addAddress(p.Field("address"), a.GetAddress(), errs)
-	}
-}
-
-func (c *Config) addAddress(p *config.Path, a *corev3.Address, errs *config.Errors) {
-	switch x := a.GetAddress().(type) {
-	case *corev3.Address_SocketAddress:
-		sa := x.SocketAddress
-		p = p.Field("socket_address")
-		if sa.GetProtocol() != corev3.SocketAddress_TCP {
-			errs.Add(p.Field("protocol"), "UDP is not supported")
-		}
-		ip, err := netip.ParseAddr(sa.GetAddress())
-		if err != nil {
-			errs.Addf(p.Field("address"), "malformed IP address: %s", sa.GetAddress())
-			return
-		}
-		if sa.GetNamedPort() != "" {
-			errs.Add(p.Field("named_port"), "is not supported")
-		}
-		ap := netip.AddrPortFrom(ip, uint16(sa.GetPortValue()))
-		network := "tcp4"
-		if ip.Is6() {
-			network = "tcp6"
-			if sa.GetIpv4Compat() {
-				network = "tcp"
-			}
-		}
-		c.Addresses = append(c.Addresses, Address{Network: network, Text: ap.String(), IP: ap})
-	case *corev3.Address_Pipe:
-		c.Addresses = append(c.Addresses, Address{
-			Network: "unix", Text: x.Pipe.GetPath(), Mode: x.Pipe.GetMode(),
-		})
-	default:
-		errs.Add(p, "must be a socket_address or a pipe")
-	}
-}
+const originalDst = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst"
 
 func (c *Config) compileFilters(m *listenerv3.Listener, env *Env, errs *config.Errors) {
 	for i, lf := range m.GetListenerFilters() {
 		p := config.Field("listener_filters").Index(i)
 		listenerFilterFields.Check(p, lf, errs)
-		name := string(config.TypeName(lf.GetTypedConfig()))
-		e, ok := env.ListenerFilters[name]
-		if !ok {
-			errs.Addf(p.Field("typed_config"), "listener filter %q (%s) is not supported", lf.GetName(), name)
-			continue
-		}
-		f, err := e.Compile(lf.GetTypedConfig(), env.Scope)
-		errs.Wrap(p.Field("typed_config"), err)
-		if err == nil {
+		f := listenerFilter{disabled: compilePredicate(p.Field("filter_disabled"), lf.GetFilterDisabled(), errs)}
+		if f.ListenerFilter = compileFilter(p.Field("typed_config"), lf, env, errs); f.ListenerFilter != nil {
 			c.filters = append(c.filters, f)
 		}
 	}
+	if !c.useOriginalDst {
+		return
+	}
+	// The field stands for the filter as well (ListenerImpl::buildOriginalDstListenerFilter).
+	e, ok := env.ListenerFilters[originalDst]
+	if !ok {
+		errs.Add(config.Field("use_original_dst"), "needs the listener filter original_dst")
+		return
+	}
+	f, err := e.Compile(e.Config, filter.ListenerContext{Scope: env.Scope})
+	errs.Wrap(config.Field("use_original_dst"), err)
+	if err == nil {
+		c.filters = append(c.filters, listenerFilter{ListenerFilter: f})
+	}
+}
+
+func compileFilter(p *config.Path, lf *listenerv3.ListenerFilter, env *Env, errs *config.Errors) filter.ListenerFilter {
+	name := string(config.TypeName(lf.GetTypedConfig()))
+	e, ok := env.ListenerFilters[name]
+	if !ok {
+		errs.Addf(p, "listener filter %q (%s) is not supported", lf.GetName(), name)
+		return nil
+	}
+	opened, err := config.Open(lf.GetTypedConfig())
+	if err != nil {
+		errs.Wrap(p, err)
+		return nil
+	}
+	before := errs.Len()
+	config.Validate(p, opened, errs)
+	if errs.Len() > before {
+		return nil
+	}
+	f, err := e.Compile(opened, filter.ListenerContext{Scope: env.Scope})
+	errs.Wrap(p, err)
+	if err != nil {
+		return nil
+	}
+	return f
 }
 
 func (c *Config) compileChains(m *listenerv3.Listener, env *Env, old *Config, drain *Draining, errs *config.Errors) {
@@ -265,13 +276,18 @@ func (c *Config) compileChains(m *listenerv3.Listener, env *Env, old *Config, dr
 		return
 	}
 	seen := map[string]int{}
+	var overlaps chain.Overlaps
 	for i, fc := range m.GetFilterChains() {
 		p := config.Field("filter_chains").Index(i)
 		match := chain.CompileMatch(p.Field("filter_chain_match"), fc.GetFilterChainMatch(), errs)
+		overlap := overlaps.Add(match)
 		if j, twice := seen[match.Key()]; twice {
 			errs.Addf(p.Field("filter_chain_match"),
 				"error adding listener '%s': filter chain '%s' has the same matching rules defined as filter_chains[%d]",
 				c.addressText(), fc.GetName(), j)
+		} else if overlap >= 0 {
+			errs.Addf(p.Field("filter_chain_match"), "error adding listener '%s': multiple filter chains "+
+				"with overlapping matching rules are defined: filter_chains[%d]", c.addressText(), overlap)
 		}
 		seen[match.Key()] = i
 		c.matches = append(c.matches, match)
@@ -293,7 +309,7 @@ func (c *Config) compileChain(p *config.Path, fc *listenerv3.FilterChain, env *E
 	drain *Draining, errs *config.Errors,
 ) *Chain {
 	chainFields.Check(p, fc, errs)
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(fc)
+	b, err := marshal(fc)
 	if err != nil {
 		errs.Addf(p, "%w", err)
 		return nil
@@ -303,10 +319,10 @@ func (c *Config) compileChain(p *config.Path, fc *listenerv3.FilterChain, env *E
 		return ch
 	}
 	ch := &Chain{Name: fc.GetName(), digest: digest}
+	c.made = append(c.made, ch)
 	ch.drain = &Draining{policy: drain.policy, parent: drain}
-	if c.modifyOnly {
-		ch.drain.parent = nil
-	}
+	ch.drain.modifyOnly = c.modifyOnly
+	compileTransport(p.Field("transport_socket"), fc.GetTransportSocket(), errs)
 	fp := p.Field("filters")
 	if len(fc.GetFilters()) == 0 {
 		errs.Add(fp, "must not be empty")
@@ -329,6 +345,19 @@ func (c *Config) compileChain(p *config.Path, fc *listenerv3.FilterChain, env *E
 	return ch
 }
 
+const rawBuffer = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+
+// compileTransport accepts the transport socket that is none.
+func compileTransport(p *config.Path, ts *corev3.TransportSocket, errs *config.Errors) {
+	if ts == nil {
+		return
+	}
+	transportFields.Check(p, ts, errs)
+	if name := string(config.TypeName(ts.GetTypedConfig())); name != rawBuffer {
+		errs.Addf(p.Field("typed_config"), "transport socket %q (%s) is not supported", ts.GetName(), name)
+	}
+}
+
 func (c *Config) compileNetwork(p *config.Path, f *listenerv3.Filter, env *Env, errs *config.Errors) any {
 	p = p.Field("typed_config")
 	name := string(config.TypeName(f.GetTypedConfig()))
@@ -349,7 +378,7 @@ func (c *Config) compileNetwork(p *config.Path, f *listenerv3.Filter, env *Env, 
 	}
 	made, err := e.Compile(opened, filter.NetworkContext{
 		Path: p.String(), Name: f.GetName(), Scope: env.Scope,
-		ListenerScope: env.Scope.Sub("listener." + c.statName), Log: env.Log,
+		ListenerScope: c.scope, Log: env.Log,
 		BufferLimit: c.bufferLimit, Direction: c.Direction, ListenerName: c.Name,
 	})
 	errs.Wrap(p, err)
@@ -379,5 +408,3 @@ func (c *Config) all() []*Chain {
 	}
 	return append(append([]*Chain(nil), c.chains...), c.fallback)
 }
-
-func (a Address) key() string { return a.Network + " " + a.Text + " " + strconv.Itoa(int(a.Mode)) }

@@ -24,6 +24,8 @@ type Draining struct {
 	start  atomic.Int64 // unix nanoseconds; 0 is not draining
 	// failed is POST /healthcheck/fail.
 	failed atomic.Bool
+	// modifyOnly is drain_type MODIFY_ONLY: a failed health check does not drain.
+	modifyOnly bool
 }
 
 // NewDraining returns the state of the whole process.
@@ -43,12 +45,16 @@ func (d *Draining) HealthCheckFailed() bool { return d.failed.Load() }
 
 // Draining implements filter.Drainer.
 func (d *Draining) Draining(roll uint64) bool {
-	if d.parent != nil && d.parent.Draining(roll) {
-		return true
+	for x := d; x != nil; x = x.parent {
+		if x.failed.Load() && !d.modifyOnly || x.started(roll) {
+			return true
+		}
 	}
-	if d.failed.Load() {
-		return true
-	}
+	return false
+}
+
+// started tells whether a drain has come as far as roll.
+func (d *Draining) started(roll uint64) bool {
 	start := d.start.Load()
 	if start == 0 {
 		return false
@@ -65,6 +71,7 @@ type connections struct {
 	mu     sync.Mutex
 	open   map[*wire.Conn]struct{}
 	closed bool
+	empty  chan struct{} // closed when the last one ends; nil while nobody waits for that
 }
 
 func (c *connections) add(w *wire.Conn) bool {
@@ -82,14 +89,25 @@ func (c *connections) add(w *wire.Conn) bool {
 
 func (c *connections) remove(w *wire.Conn) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	delete(c.open, w)
-	c.mu.Unlock()
+	if len(c.open) == 0 && c.empty != nil {
+		close(c.empty)
+		c.empty = nil
+	}
 }
 
-func (c *connections) len() int {
+// ended returns nil if no connection is open, else a channel that is closed when the last one ends.
+func (c *connections) ended() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.open)
+	if len(c.open) == 0 {
+		return nil
+	}
+	if c.empty == nil {
+		c.empty = make(chan struct{})
+	}
+	return c.empty
 }
 
 // closeAll ends what is left when the drain time is over.
@@ -120,6 +138,8 @@ type Stats struct {
 	FilterRemoteClose   stats.Counter   `stat:"downstream_listener_filter_remote_close"`
 	FilterError         stats.Counter   `stat:"downstream_listener_filter_error"`
 	NoChain             stats.Counter   `stat:"no_filter_chain_match"`
+	ConfigMissing       stats.Counter   `stat:"extension_config_missing"`
+	NetConfigMissing    stats.Counter   `stat:"network_extension_config_missing"`
 	ConnectionsAccepted stats.Histogram `stat:"connections_accepted_per_socket_event"`
 	CxLength            stats.Histogram `stat:"downstream_cx_length_ms,ms"`
 }

@@ -8,37 +8,17 @@ import (
 	"syscall"
 	"time"
 
-	"google.golang.org/protobuf/types/known/anypb"
+	"golang.org/x/sys/unix"
 
-	"sidecar/api/stats"
+	"sidecar/api/filter"
 	"sidecar/api/stream"
+	"sidecar/internal/buf"
 )
 
-// Verdict is what a listener filter says of what it has seen.
-type Verdict uint8
-
-// The verdicts.
-const (
-	More   Verdict = iota // wants to see more bytes
-	Next                  // has seen enough: the next filter's turn
-	Reject                // the connection is closed
-)
-
-// ListenerFilter looks at a connection before its filter chain is known. It is shared by all
-// connections and keeps nothing of them but what it writes to their ConnInfo.
-type ListenerFilter interface {
-	// Limit is how many bytes of the client's it must see at most; 0 if none.
-	Limit() int
-	// OnAccept is called first. done skips Inspect.
-	OnAccept(nc net.Conn, info *stream.ConnInfo) (done bool, err error)
-	// Inspect is shown what the client has sent so far; the bytes stay in the socket, except that the
-	// first consume of them are taken out with the verdict Next. end says that no more will come.
-	Inspect(p []byte, end bool, info *stream.ConnInfo) (consume int, v Verdict)
-}
-
-// ListenerFilterEntry is a listener filter that the binary knows.
-type ListenerFilterEntry struct {
-	Compile func(a *anypb.Any, scope *stats.Scope) (ListenerFilter, error)
+// listenerFilter is one listener filter as configured.
+type listenerFilter struct {
+	filter.ListenerFilter
+	disabled predicate // nil: never
 }
 
 var errRejected = errors.New("rejected by a listener filter")
@@ -50,22 +30,22 @@ func (g *generation) inspect(nc net.Conn, info *stream.ConnInfo) error {
 	}
 	g.stats.PreCxActive.Inc()
 	defer g.stats.PreCxActive.Dec()
-	if d := g.cfg.filtersTimeout; d > 0 {
-		if err := nc.SetReadDeadline(time.Now().Add(d)); err != nil {
-			return err
-		}
-		defer nc.SetReadDeadline(time.Time{}) //nolint:errcheck // a closed socket shows itself
-	}
+	timed := false
 	for _, f := range g.cfg.filters {
-		done, err := f.OnAccept(nc, info)
-		if err != nil {
-			g.stats.FilterError.Inc()
-			return err
-		}
-		if done || f.Limit() == 0 {
+		if f.disabled != nil && f.disabled(info) {
 			continue
 		}
-		err = show(nc, f, info)
+		if !f.OnAccept(nc, info) {
+			continue
+		}
+		if d := g.cfg.filtersTimeout; d > 0 && !timed {
+			timed = true
+			if err := nc.SetReadDeadline(time.Now().Add(d)); err != nil {
+				return err
+			}
+			defer nc.SetReadDeadline(time.Time{}) //nolint:errcheck // a closed socket shows itself
+		}
+		err := show(nc, f, info)
 		switch {
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded):
@@ -74,6 +54,8 @@ func (g *generation) inspect(nc net.Conn, info *stream.ConnInfo) error {
 				return err
 			}
 			return nil
+		case errors.Is(err, errRejected):
+			return err
 		case errors.Is(err, io.EOF):
 			g.stats.FilterRemoteClose.Inc()
 			return err
@@ -85,8 +67,20 @@ func (g *generation) inspect(nc net.Conn, info *stream.ConnInfo) error {
 	return nil
 }
 
-// show peeks at the socket until the filter has seen enough.
-func show(nc net.Conn, f ListenerFilter, info *stream.ConnInfo) error {
+// look is the state of one filter's look at one socket.
+type look struct {
+	f      filter.ListenerFilter
+	info   *stream.ConnInfo
+	size   int // of the memory to peek into; grows with what the client has sent
+	result error
+}
+
+// firstLook is how much is peeked at first: a request line, and most ClientHellos, fit.
+const firstLook = buf.Small
+
+// show peeks at the socket until the filter has seen enough. A client that has sent nothing, or waits
+// in the middle, holds no memory for it: what it sent stays in the socket.
+func show(nc net.Conn, f filter.ListenerFilter, info *stream.ConnInfo) error {
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
 		return errors.New("no socket to look into")
@@ -95,80 +89,78 @@ func show(nc net.Conn, f ListenerFilter, info *stream.ConnInfo) error {
 	if err != nil {
 		return err
 	}
-	p := make([]byte, f.Limit())
-	seen := -1
-	var verdict error
-	err = raw.Read(func(fd uintptr) bool {
-		for {
-			n, _, rerr := syscall.Recvfrom(int(fd), p, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-			switch {
-			case rerr == syscall.EINTR:
-				continue
-			case rerr == syscall.EAGAIN:
-				return false
-			case rerr != nil:
-				verdict = rerr
-				return true
-			case n == seen && n < len(p):
-				// Nothing new: the socket says readable for what was seen already, or for the end.
-				if n > 0 && !ended(int(fd)) {
-					return false
-				}
-				verdict = finish(int(fd), f, p[:n], info)
-				return true
-			}
-			seen = n
-			if n == 0 {
-				verdict = finish(int(fd), f, nil, info)
-				return true
-			}
-			consume, v := f.Inspect(p[:n], n == len(p), info)
-			switch v {
-			case Next:
-				verdict = take(int(fd), p[:consume])
-				return true
-			case Reject:
-				verdict = errRejected
-				return true
-			case More:
-				if n == len(p) {
-					verdict = errRejected
-					return true
-				}
-				return false
-			}
-		}
-	})
-	if err != nil {
+	l := &look{f: f, info: info, size: firstLook}
+	if err := raw.Read(l.ready); err != nil {
 		return err
 	}
-	return verdict
+	return l.result
 }
 
-// finish shows the filter the last it will see.
-func finish(fd int, f ListenerFilter, p []byte, info *stream.ConnInfo) error {
-	if len(p) == 0 {
-		return io.EOF
+// ready is called when there may be something to read; false waits for more.
+func (l *look) ready(fd uintptr) bool {
+	b := buf.GetBlock(l.size)
+	defer func() { b.Put() }()
+	seen, ended := -1, false
+	for {
+		n, _, err := syscall.Recvfrom(int(fd), b.B, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.EAGAIN):
+			return false
+		case err != nil:
+			l.result = err
+			return true
+		case n == 0 || (n == seen && ended):
+			l.result = io.EOF
+			return true
+		}
+		if n != seen {
+			consume, v := l.f.Inspect(b.B[:n], l.info)
+			if v != filter.More {
+				l.decide(int(fd), b.B[:consume], v)
+				return true
+			}
+		}
+		if n == len(b.B) {
+			if l.size >= filter.MaxInspect {
+				l.result = errRejected
+				return true
+			}
+			l.size = min(4*l.size, filter.MaxInspect)
+			b.Put()
+			b, seen = buf.GetBlock(l.size), -1
+			continue
+		}
+		// The wake-up for the end may have come with that for the data: it is asked for before parking,
+		// and once more whether anything came in between.
+		if seen = n; !peerEnded(int(fd)) {
+			return false
+		}
+		ended = true
 	}
-	consume, v := f.Inspect(p, true, info)
-	if v == Reject || v == More {
-		return errRejected
-	}
-	return take(fd, p[:consume])
 }
 
-// ended tells whether the peer has sent its FIN.
-func ended(fd int) bool {
-	info, err := syscall.GetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_INFO)
-	// The first byte of tcp_info is the state; 8 is CLOSE_WAIT.
-	return err == nil && info&0xff == 8
+func (l *look) decide(fd int, consume []byte, v filter.Verdict) {
+	if v == filter.Reject {
+		l.result = errRejected
+		return
+	}
+	l.result = take(fd, consume)
+}
+
+// peerEnded tells whether the peer has sent its FIN, or the connection is broken.
+func peerEnded(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
 }
 
 // take reads bytes that were peeked at out of the socket.
 func take(fd int, p []byte) error {
 	for len(p) > 0 {
 		n, err := syscall.Read(fd, p)
-		if err == syscall.EINTR {
+		if errors.Is(err, syscall.EINTR) {
 			continue
 		}
 		if err != nil || n == 0 {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,7 @@ type Manager struct {
 	sockets  map[string]*socket
 	started  bool
 	stopping bool
+	stops    []func(*Config) bool // what StopAccepting was called with
 
 	wg    sync.WaitGroup // warm-ups, drains, accept loops and connections
 	ended chan struct{}  // closed by Close: drains wait no longer
@@ -89,38 +91,74 @@ func (m *Manager) apply(l *listenerv3.Listener, version string, static bool, out
 	if m.static[l.GetName()] && !static {
 		return fmt.Errorf("listener '%s' is static and cannot be updated", l.GetName())
 	}
+	raw, err := marshal(l)
+	if err != nil {
+		return err
+	}
+	if w := m.warming[l.GetName()]; w != nil && bytes.Equal(w.gen.cfg.Raw, raw) {
+		out.Started(nil)
+		out.Ready()
+		return nil
+	}
 	var oldCfg *Config
 	if old != nil {
 		oldCfg = old.cfg
-	}
-	cfg, err := Compile(l, m.env, oldCfg, m.drain)
-	if err != nil {
-		m.stats.CreateFailure.Inc()
-		m.errors[l.GetName()] = err.Error()
-		return err
-	}
-	delete(m.errors, l.GetName())
-	if w := m.warming[cfg.Name]; w != nil {
-		if bytes.Equal(w.gen.cfg.Raw, cfg.Raw) {
+		if bytes.Equal(oldCfg.Raw, raw) {
+			m.cancelWarming(l.GetName())
+			delete(m.errors, l.GetName())
+			old.version = version
 			out.Started(nil)
 			out.Ready()
 			return nil
 		}
 	}
-	if old != nil && bytes.Equal(old.cfg.Raw, cfg.Raw) {
-		m.cancelWarming(cfg.Name)
-		old.version = version
-		out.Started(nil)
-		out.Ready()
-		return nil
+	cfg, err := Compile(l, m.env, oldCfg, m.drain)
+	if err == nil {
+		if err = m.duplicate(cfg); err != nil {
+			cfg.discard()
+		}
 	}
+	if err != nil {
+		m.stats.CreateFailure.Inc()
+		m.errors[l.GetName()] = err.Error()
+		return err
+	}
+	delete(m.errors, cfg.Name)
 	return m.begin(cfg, version, static, old, out)
 }
 
+// duplicate refuses an address that another listener has. The sockets of two would take connections
+// from each other (SO_REUSEPORT).
+func (m *Manager) duplicate(cfg *Config) error {
+	taken := map[string]bool{}
+	note := func(g *generation) {
+		if g.cfg.Name == cfg.Name {
+			return
+		}
+		for _, a := range g.cfg.Addresses {
+			taken[a.Text] = true
+		}
+	}
+	for _, g := range m.live {
+		note(g)
+	}
+	for _, w := range m.warming {
+		note(w.gen)
+	}
+	for _, a := range cfg.Addresses {
+		if taken[a.Text] && (!a.IP.IsValid() || a.IP.Port() != 0) {
+			return fmt.Errorf("error adding listener: '%s' has duplicate address '%s' as existing listener, "+
+				"to check if the listener has duplicated addresses with other listeners or "+
+				"'enable_reuse_port' is set to 'false' for the listener", cfg.Name, a.Text)
+		}
+	}
+	return nil
+}
+
 func (m *Manager) begin(cfg *Config, version string, static bool, old *generation, out Outcome) error {
-	scope := m.env.Scope.Sub("listener." + cfg.statName)
-	g := &generation{cfg: cfg, m: m, version: version, updated: time.Now(), scope: scope, stats: stats.Bind[Stats](scope)}
+	g := &generation{cfg: cfg, m: m, version: version, updated: time.Now(), stats: stats.Bind[Stats](cfg.scope)}
 	if err := m.bindAll(g); err != nil {
+		cfg.discard()
 		m.stats.CreateFailure.Inc()
 		m.errors[cfg.Name] = err.Error()
 		return err
@@ -182,18 +220,8 @@ func (m *Manager) warm(ctx context.Context, w *warmup, out Outcome) {
 
 // discard lets go of a version that never was in force.
 func (m *Manager) discard(g *generation) {
-	keep := map[*Chain]bool{}
-	if live := m.live[g.cfg.Name]; live != nil {
-		for _, ch := range live.cfg.all() {
-			keep[ch] = true
-		}
-	}
-	for _, ch := range g.cfg.all() {
-		if r, ok := ch.terminal.(filter.Retirer); ok && !keep[ch] {
-			r.Retire()
-		}
-	}
 	m.unbind(g)
+	g.cfg.discard()
 }
 
 // needsWarming tells whether a chain that is new has something to wait for.
@@ -240,7 +268,7 @@ func (m *Manager) cancelWarming(name string) {
 // bindAll gets the sockets of a generation, those of the version before where the address is the
 // same.
 func (m *Manager) bindAll(g *generation) error {
-	if !g.cfg.bind || m.stopping {
+	if !g.cfg.bind || m.stopping || m.stopped(g.cfg) {
 		return nil
 	}
 	for _, a := range g.cfg.Addresses {
@@ -252,6 +280,9 @@ func (m *Manager) bindAll(g *generation) error {
 				return err
 			}
 			m.sockets[socketKey(g.cfg.Name, a)] = s
+		} else if err := s.chmod(a.Mode); err != nil {
+			m.unbind(g)
+			return err
 		}
 		s.uses++
 		g.sockets = append(g.sockets, s)
@@ -325,16 +356,13 @@ func (m *Manager) drainChains(old *generation) {
 	}
 	end := func() {
 		for _, ch := range old.drain {
-			ch.conns.closeAll()
-			if r, ok := ch.terminal.(filter.Retirer); ok {
-				r.Retire()
-			}
+			ch.end()
 		}
 		m.stats.ChainsDraining.Add(-int64(len(old.drain)))
 		if whole {
 			m.stats.Draining.Dec()
 		}
-		old.scope.Close()
+		old.cfg.close()
 	}
 	m.wg.Add(1)
 	task.Go("drain listener "+old.cfg.Name, func() {
@@ -348,24 +376,29 @@ func (m *Manager) drainChains(old *generation) {
 func (m *Manager) waitDrained(list []*Chain) {
 	deadline := time.NewTimer(m.drain.policy.Time)
 	defer deadline.Stop()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
 	for {
-		n := 0
-		for _, ch := range list {
-			n += ch.conns.len()
-		}
-		if n == 0 {
+		open := firstOpen(list)
+		if open == nil {
 			return
 		}
 		select {
+		case <-open:
 		case <-deadline.C:
 			return
 		case <-m.ended:
 			return
-		case <-tick.C:
 		}
 	}
+}
+
+// firstOpen returns what ends with the connections of the first chain that has any; nil if none has.
+func firstOpen(list []*Chain) <-chan struct{} {
+	for _, ch := range list {
+		if c := ch.conns.ended(); c != nil {
+			return c
+		}
+	}
+	return nil
 }
 
 // Remove takes a listener away: it accepts no more and its connections drain.
@@ -408,6 +441,7 @@ func (m *Manager) Start() {
 func (m *Manager) StopAccepting(match func(*Config) bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.stops = append(m.stops, match)
 	for _, g := range m.live {
 		if match != nil && !match(g.cfg) {
 			continue
@@ -417,6 +451,11 @@ func (m *Manager) StopAccepting(match func(*Config) bool) {
 		}
 		m.unbind(g)
 	}
+}
+
+// stopped tells whether a listener is among those that accept no more.
+func (m *Manager) stopped(c *Config) bool {
+	return slices.ContainsFunc(m.stops, func(match func(*Config) bool) bool { return match == nil || match(c) })
 }
 
 // BeginDrain asks the connections of the listeners that match to end, as they do when the process
@@ -453,10 +492,7 @@ func (m *Manager) Close() {
 	}
 	m.mu.Unlock()
 	for _, ch := range chains {
-		ch.conns.closeAll()
-		if r, ok := ch.terminal.(filter.Retirer); ok {
-			r.Retire()
-		}
+		ch.end()
 	}
 	m.wg.Wait()
 }

@@ -19,59 +19,58 @@ type generation struct {
 	updated time.Time
 	sockets []*socket
 	stats   *Stats
-	scope   *stats.Scope
 	drain   []*Chain // chains that end with it
 }
 
 // serve is the life of a connection from accept to close, on its own goroutine.
-func (g *generation) serve(nc net.Conn, from *stream.ConnInfo) {
+func (g *generation) serve(nc net.Conn) {
 	defer nc.Close() //nolint:errcheck // its reader has seen what there was to see
+	g.stats.ConnectionsAccepted.Record(1)
 	if !g.admit() {
 		return
 	}
 	defer g.m.leave()
-	now := time.Now()
-	g.stats.CxTotal.Inc()
-	g.stats.CxActive.Inc()
-	defer func() {
-		g.stats.CxActive.Dec()
-		g.stats.CxDestroy.Inc()
-		g.stats.CxLength.Record(uint64(time.Since(now).Milliseconds()))
-	}()
-	info := from
-	if info == nil {
-		info = &stream.ConnInfo{
-			ID: g.m.ids.Add(1), Start: now, Local: addrOf(nc.LocalAddr()), Remote: addrOf(nc.RemoteAddr()),
-			TransportProtocol: "raw_buffer",
-		}
-		info.Direct, info.DirectLocal = info.Remote, info.Local
+	info := &stream.ConnInfo{
+		ID: g.m.ids.Add(1), Start: time.Now(), Local: addrOf(nc.LocalAddr()), Remote: addrOf(nc.RemoteAddr()),
+		TransportProtocol: "raw_buffer",
 	}
+	info.Direct, info.DirectLocal = info.Remote, info.Local
+	g.handle(nc, info, g.cfg.useOriginalDst)
+}
+
+// handle takes a connection through the listener filters to its chain, or to the listener for the
+// address that they have restored. That one's filters see it too, but it does not hand it on.
+func (g *generation) handle(nc net.Conn, info *stream.ConnInfo, handOff bool) {
 	info.Listener, info.Direction, info.ListenerMetadata = g.cfg.Name, g.cfg.Direction, g.cfg.metadata
 	if err := g.inspect(nc, info); err != nil {
+		g.log(g.record(info), 0, "")
 		return
 	}
-	if g.cfg.useOriginalDst && info.LocalRestored && from == nil {
+	if handOff && info.LocalRestored {
 		if other := g.m.byAddress(info.Local.IP); other != nil && other != g {
-			other.handOff(nc, info)
+			other.handle(nc, info, false)
 			return
 		}
 	}
 	g.hand(nc, info)
 }
 
-// handOff serves a connection that another listener accepted for this one's address.
-func (g *generation) handOff(nc net.Conn, info *stream.ConnInfo) {
-	g.stats.CxTotal.Inc()
-	g.stats.CxActive.Inc()
-	defer func() {
-		g.stats.CxActive.Dec()
-		g.stats.CxDestroy.Inc()
-	}()
-	info.Listener, info.Direction, info.ListenerMetadata = g.cfg.Name, g.cfg.Direction, g.cfg.metadata
-	if err := g.inspect(nc, info); err != nil {
-		return
+// record is a connection's own record with what its socket moved, for the listener's access log.
+type record struct {
+	stream.Info
+	rx, tx stats.Counter
+}
+
+// record returns nil if the listener logs nothing.
+func (g *generation) record(info *stream.ConnInfo) *record {
+	if len(g.cfg.accessLogs) == 0 {
+		return nil
 	}
-	g.hand(nc, info)
+	r := &record{}
+	r.Reset(info.Start, info)
+	r.Remote, r.RemotePort = info.Remote.IP.Addr(), info.Remote.IP.Port()
+	r.Metadata = info.Metadata
+	return r
 }
 
 // hand finds the filter chain and gives it the connection.
@@ -82,33 +81,49 @@ func (g *generation) hand(nc net.Conn, info *stream.ConnInfo) {
 	}
 	if ch == nil {
 		g.stats.NoChain.Inc()
-		g.logRefused(info)
+		g.log(g.record(info), stream.NoRouteFound, "filter_chain_not_found")
 		return
 	}
 	info.Chain = ch.Name
-	w, err := wire.New(nc, wire.Options{High: g.cfg.bufferLimit})
-	if err != nil {
+	opt := wire.Options{High: g.cfg.bufferLimit}
+	r := g.record(info)
+	if r != nil {
+		info.Record = &r.Info
+		opt.Rx, opt.Tx = &r.rx, &r.tx
+	}
+	w, err := wire.New(nc, opt)
+	if err != nil || !ch.conns.add(w) {
 		return
 	}
-	if !ch.conns.add(w) {
-		return
-	}
+	g.stats.CxTotal.Inc()
+	g.stats.CxActive.Inc()
+	defer func() { // also when a filter panics
+		ch.conns.remove(w)
+		w.Close()
+		g.stats.CxActive.Dec()
+		g.stats.CxDestroy.Inc()
+		g.stats.CxLength.Record(uint64(time.Since(info.Start).Milliseconds()))
+		g.log(r, 0, "")
+	}()
 	ch.terminal.Serve(stream.NewTurn(), w, info, ch.drain)
-	ch.conns.remove(w)
-	w.Close()
 }
 
-func (g *generation) logRefused(info *stream.ConnInfo) {
-	if len(g.cfg.accessLogs) == 0 {
+// log writes the listener's access log, with the type that Envoy gives such lines: none.
+func (g *generation) log(r *record, f stream.Flag, details string) {
+	if r == nil {
 		return
 	}
-	var rec stream.Info
-	rec.Reset(info.Start, info)
-	rec.Flags, rec.Details = stream.NoRouteFound, "filter_chain_not_found"
-	rec.LogType = stream.LogTCPConnectionEnd
-	rec.Complete = time.Since(info.Start)
+	r.Flags |= f
+	if details != "" {
+		r.Details = details
+	}
+	if r.BytesReceived == 0 && r.BytesSent == 0 {
+		r.BytesReceived, r.BytesSent = r.rx.Value(), r.tx.Value()
+	}
+	r.LogType = stream.LogNotSet
+	r.Complete = time.Since(r.Start)
 	for _, l := range g.cfg.accessLogs {
-		l.Log(&rec)
+		l.Log(&r.Info)
 	}
 }
 
@@ -163,24 +178,40 @@ func (m *Manager) byAddress(a netip.AddrPort) *generation {
 	if g := idx.exact[a]; g != nil {
 		return g
 	}
-	return idx.anyIP[a.Port()]
+	if g := idx.anyIP[anyPort{a.Port(), a.Addr().Is6()}]; g != nil {
+		return g
+	}
+	return idx.compat[a.Port()]
 }
 
+// addressIndex finds listeners by address; it is immutable.
 type addressIndex struct {
 	exact map[netip.AddrPort]*generation
-	anyIP map[uint16]*generation
+	anyIP map[anyPort]*generation
+	// compat are those that listen at [::] for IPv4 too.
+	compat map[uint16]*generation
+}
+
+type anyPort struct {
+	port uint16
+	v6   bool
 }
 
 func indexOf(list map[string]*generation) *addressIndex {
-	x := &addressIndex{exact: map[netip.AddrPort]*generation{}, anyIP: map[uint16]*generation{}}
+	x := &addressIndex{
+		exact: map[netip.AddrPort]*generation{}, anyIP: map[anyPort]*generation{}, compat: map[uint16]*generation{},
+	}
 	for _, g := range list {
 		for _, a := range g.cfg.Addresses {
 			switch {
 			case !a.IP.IsValid():
-			case a.IP.Addr().IsUnspecified():
-				x.anyIP[a.IP.Port()] = g
-			default:
+			case !a.IP.Addr().IsUnspecified():
 				x.exact[netip.AddrPortFrom(a.IP.Addr().Unmap(), a.IP.Port())] = g
+			default:
+				x.anyIP[anyPort{a.IP.Port(), a.IP.Addr().Is6()}] = g
+				if a.Network == "tcp" {
+					x.compat[a.IP.Port()] = g
+				}
 			}
 		}
 	}

@@ -24,38 +24,68 @@ type socket struct {
 	active atomic.Pointer[generation]
 	uses   int // generations that want it open; guarded by the manager's lock
 	closed atomic.Bool
-	ready  chan struct{} // closed when accepting begins
+	done   chan struct{} // closed by close
 	began  bool          // guarded by the manager's lock
 }
 
 func listen(a Address, c *Config) (*socket, error) {
 	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
-		var serr error
-		err := raw.Control(func(fd uintptr) { serr = setOptions(int(fd), a, c) })
-		return errors.Join(err, serr)
+		return setOptions(raw, a.before)
 	}}
 	lc.SetMultipathTCP(false)
-	text := a.Text
 	if a.Network == "unix" {
-		if text == "" {
+		if a.Text == "" {
 			return nil, errors.New("a pipe needs a path")
 		}
-		if text[0] != '@' {
-			if err := removeStale(text); err != nil {
-				return nil, err
-			}
+		if err := removeStale(a.Text); err != nil {
+			return nil, err
 		}
 	}
-	ln, err := lc.Listen(context.Background(), a.Network, text)
+	ln, err := lc.Listen(context.Background(), a.Network, a.Text)
 	if err != nil {
 		return nil, fmt.Errorf("cannot bind '%s': %w", a.Text, cause(err))
 	}
-	if a.Network == "unix" && a.Mode != 0 && text[0] != '@' {
-		if err := os.Chmod(text, os.FileMode(a.Mode)); err != nil {
-			return nil, errors.Join(err, ln.Close())
-		}
+	s := &socket{addr: a, ln: ln, done: make(chan struct{})}
+	if err := errors.Join(s.chmod(a.Mode), s.tune(c.backlog)); err != nil {
+		return nil, errors.Join(err, ln.Close())
 	}
-	return &socket{addr: a, ln: ln, ready: make(chan struct{})}, nil
+	return s, nil
+}
+
+// chmod sets the mode of a unix socket's file.
+func (s *socket) chmod(mode uint32) error {
+	if s.addr.Network != "unix" || mode == 0 || s.addr.Text[0] == '@' {
+		return nil
+	}
+	return os.Chmod(s.addr.Text, os.FileMode(mode))
+}
+
+// tune sets what a listening socket takes.
+func (s *socket) tune(backlog int) error {
+	sc, ok := s.ln.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if err := setOptions(raw, s.addr.after); err != nil || backlog == 0 {
+		return err
+	}
+	var lerr error
+	err = raw.Control(func(fd uintptr) { lerr = unix.Listen(int(fd), backlog) })
+	return errors.Join(err, lerr)
+}
+
+func setOptions(raw syscall.RawConn, list []socketOption) error {
+	var errs []error
+	err := raw.Control(func(fd uintptr) {
+		for _, o := range list {
+			errs = append(errs, o.set(int(fd)))
+		}
+	})
+	return errors.Join(append(errs, err)...)
 }
 
 // cause is the system's error below net's, whose text names the address once more.
@@ -73,6 +103,9 @@ func cause(err error) error {
 
 // removeStale removes the file of a socket that nobody listens on any more.
 func removeStale(path string) error {
+	if path[0] == '@' {
+		return nil // abstract: no file
+	}
 	fi, err := os.Lstat(path)
 	if err != nil || fi.Mode()&os.ModeSocket == 0 {
 		return nil // Listen will say what is wrong
@@ -82,32 +115,6 @@ func removeStale(path string) error {
 		return errors.Join(fmt.Errorf("%s is in use", path), c.Close())
 	}
 	return os.Remove(path)
-}
-
-func setOptions(fd int, a Address, c *Config) error {
-	if a.Network == "unix" {
-		return nil
-	}
-	var errs []error
-	set := func(level, opt int) {
-		if err := unix.SetsockoptInt(fd, level, opt, 1); err != nil {
-			errs = append(errs, os.NewSyscallError("setsockopt", err))
-		}
-	}
-	if c.reusePort {
-		set(unix.SOL_SOCKET, unix.SO_REUSEPORT)
-	}
-	v6 := a.IP.Addr().Is6()
-	if c.transparent {
-		set(unix.SOL_IP, unix.IP_TRANSPARENT)
-		if v6 {
-			set(unix.SOL_IPV6, unix.IPV6_TRANSPARENT)
-		}
-	}
-	if c.freebind {
-		set(unix.SOL_IP, unix.IP_FREEBIND)
-	}
-	return errors.Join(errs...)
 }
 
 // start begins to accept; it is called once the first generation is ready. wg counts the goroutines
@@ -130,8 +137,10 @@ func (s *socket) accept(wg *sync.WaitGroup) {
 				return
 			}
 			// Out of file descriptors or memory: what is open goes on, new ones wait.
-			time.Sleep(delay)
-			delay = min(2*delay, time.Second)
+			if !s.pause(delay) {
+				return
+			}
+			delay = min(2*delay, maxPause)
 			continue
 		}
 		delay = time.Millisecond
@@ -143,7 +152,7 @@ func (s *socket) accept(wg *sync.WaitGroup) {
 		wg.Add(1)
 		task.Go("connection", func() {
 			defer wg.Done()
-			g.serve(nc, nil)
+			g.serve(nc)
 		}, func(p *task.Panic) {
 			g.m.env.Log.Error("connection ended by a panic", "error", p)
 			_ = nc.Close()
@@ -151,8 +160,24 @@ func (s *socket) accept(wg *sync.WaitGroup) {
 	}
 }
 
+// maxPause is how long accepting stops at most after an error.
+const maxPause = 250 * time.Millisecond
+
+// pause waits; false means that the socket was closed meanwhile.
+func (s *socket) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.done:
+		return false
+	}
+}
+
 func (s *socket) close() {
 	if s.closed.CompareAndSwap(false, true) {
+		close(s.done)
 		_ = s.ln.Close()
 	}
 }

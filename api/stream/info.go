@@ -111,6 +111,7 @@ const (
 	LogUpstreamPeriodic
 	LogUpstreamEnd
 	LogDownstreamTunnelSuccessfullyEstablished
+	LogTCPConnectionStart
 )
 
 // String returns Envoy's name of the type.
@@ -118,7 +119,7 @@ func (a AccessLogType) String() string {
 	return [...]string{
 		"NotSet", "TcpUpstreamConnected", "TcpPeriodic", "TcpConnectionEnd", "DownstreamStart",
 		"DownstreamPeriodic", "DownstreamEnd", "UpstreamPoolReady", "UpstreamPeriodic", "UpstreamEnd",
-		"DownstreamTunnelSuccessfullyEstablished",
+		"DownstreamTunnelSuccessfullyEstablished", "TcpConnectionStart",
 	}[a]
 }
 
@@ -145,6 +146,12 @@ type ConnInfo struct {
 	// ListenerMetadata is the listener's filter_metadata; Direction its traffic_direction (0, 1, 2).
 	ListenerMetadata map[string]map[string]any
 	Direction        int32
+
+	// Metadata is the connection's dynamic metadata, as listener filters wrote it; nil if none did.
+	Metadata map[string]map[string]any
+	// Record is the connection's own record, which the listener logs at its end; nil if it logs
+	// nothing. A terminal filter that serves the whole connection as one stream fills it.
+	Record *Info
 
 	// TLS is the session, nil on plaintext.
 	TLS *TLSInfo

@@ -7,8 +7,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"sidecar/api/filter"
-	"sidecar/listener"
 	"sidecar/listener/filters/http/router"
+	"sidecar/listener/filters/listener/httpinspector"
+	"sidecar/listener/filters/listener/originaldst"
+	"sidecar/listener/filters/listener/proxyprotocol"
+	"sidecar/listener/filters/listener/tlsinspector"
 	wasm "sidecar/wasmhost/plugin/http"
 )
 
@@ -39,8 +42,17 @@ func (s *Server) networkFilters() map[string]*filter.NetworkEntry {
 }
 
 // listenerFilters is the table of listener filters, by configuration type.
-func listenerFilters() map[string]listener.ListenerFilterEntry {
-	return map[string]listener.ListenerFilterEntry{}
+func listenerFilters() map[string]filter.ListenerEntry {
+	out := map[string]filter.ListenerEntry{}
+	for _, e := range []filter.ListenerEntry{
+		originaldst.Entry(),
+		proxyprotocol.Entry(),
+		tlsinspector.Entry(),
+		httpinspector.Entry(),
+	} {
+		out[typeName(e.Config)] = e
+	}
+	return out
 }
 
 // accessLoggers names the access loggers, which package accesslog knows by type, for the node.
