@@ -307,11 +307,13 @@ func (e *fakeEncoder) EncodeData(_ *stream.Turn, p []byte, end bool) {
 	}
 }
 
-func (e *fakeEncoder) EncodeTrailers(_ *stream.Turn, h *header.Map) { e.r.logf("enc.trailers %s", names(h)) }
-func (e *fakeEncoder) Full() bool                                   { return e.full }
-func (e *fakeEncoder) Pause(_ *stream.Turn, on bool)                { e.r.logf("enc.pause %t", on) }
-func (e *fakeEncoder) Reset(*stream.Turn, *stream.Fault)            { e.r.logf("enc.reset") }
-func (e *fakeEncoder) Traffic() stream.Traffic                      { return stream.Traffic{} }
+func (e *fakeEncoder) EncodeTrailers(_ *stream.Turn, h *header.Map) {
+	e.r.logf("enc.trailers %s", names(h))
+}
+func (e *fakeEncoder) Full() bool                        { return e.full }
+func (e *fakeEncoder) Pause(_ *stream.Turn, on bool)     { e.r.logf("enc.pause %t", on) }
+func (e *fakeEncoder) Reset(*stream.Turn, *stream.Fault) { e.r.logf("enc.reset") }
+func (e *fakeEncoder) Traffic() stream.Traffic           { return stream.Traffic{} }
 
 func (e *fakeEncoder) Release(*stream.Turn) {
 	if e.released.Swap(true) {
