@@ -11,10 +11,13 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sidecar/api/stats"
 	"sidecar/api/stream"
@@ -245,6 +248,31 @@ func (c *Conn) Full() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.full
+}
+
+// Room tells whether a source may go on to write: false above the watermark, and an error once
+// nothing that is written arrives any more.
+func (c *Conn) Room() (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken {
+		return false, net.ErrClosed
+	}
+	return !c.full, nil
+}
+
+// AwaitReset parks the reader until the peer resets the connection or it is closed (true), or until
+// SetReadDeadline wakes it (false). Data and the end of the peer's data stay in the socket.
+func (c *Conn) AwaitReset() bool {
+	err := c.raw.Read(c.failed)
+	return err == nil || !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// failed tells whether the socket has an error pending.
+func (c *Conn) failed(fd uintptr) bool {
+	p := []unix.PollFd{{Fd: int32(fd)}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n > 0 && p[0].Revents&unix.POLLERR != 0
 }
 
 // Pending returns the bytes that the kernel has not taken yet.

@@ -345,8 +345,42 @@ func TestWrite_AfterPeerIsGone(t *testing.T) {
 		c.Write(turn, make([]byte, 2<<10))
 		turn.End()
 	}
+	if _, err := c.Room(); err == nil {
+		t.Error("there is room on a broken connection")
+	}
 	if c.Pending() != 0 || c.Full() {
 		t.Errorf("pending %d, full %v after the peer is gone", c.Pending(), c.Full())
+	}
+}
+
+func TestAwaitReset(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		act  func(c *Conn, peer net.Conn)
+		want bool
+	}{
+		"reset": {func(_ *Conn, peer net.Conn) {
+			_ = peer.(*net.TCPConn).SetLinger(0)
+			_ = peer.Close()
+		}, true},
+		"closed": {func(c *Conn, _ net.Conn) { c.Close() }, true},
+		"woken":  {func(c *Conn, _ net.Conn) { _ = c.SetReadDeadline(time.Unix(1, 0)) }, false},
+		"data and end are no reset": {func(c *Conn, peer net.Conn) {
+			_, _ = peer.Write([]byte("x"))
+			_ = peer.Close()
+			_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, peer := pair(t, "tcp", Options{})
+			done := make(chan bool)
+			go func() { done <- w.AwaitReset() }()
+			c.act(w, peer)
+			if got := <-done; got != c.want {
+				t.Errorf("AwaitReset = %v, want %v", got, c.want)
+			}
+		})
 	}
 }
 

@@ -22,12 +22,12 @@ import (
 var (
 	fields = config.Fields[*tcpv3.TcpProxy]{
 		Used: "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts " +
-			"max_downstream_connection_duration",
-		OffOnly: "flush_access_log_on_connected check_drain_close",
+			"max_downstream_connection_duration access_log_options access_log_flush_interval " +
+			"flush_access_log_on_connected",
+		OffOnly: "check_drain_close",
 		Refused: "on_demand metadata_match downstream_idle_timeout upstream_idle_timeout backoff_options " +
-			"tunneling_config access_log_flush_interval access_log_options proxy_protocol_tlvs " +
-			"proxy_protocol_tlv_merge_policy upstream_connect_mode max_early_data_bytes " +
-			"max_downstream_connection_duration_jitter_percentage",
+			"tunneling_config proxy_protocol_tlvs proxy_protocol_tlv_merge_policy upstream_connect_mode " +
+			"max_early_data_bytes max_downstream_connection_duration_jitter_percentage",
 		NoOp: map[string]string{
 			"hash_policy": "only read by ring hash and Maglev, which are refused",
 		},
@@ -35,6 +35,9 @@ var (
 	weightedFields = config.Fields[*tcpv3.TcpProxy_WeightedCluster]{Used: "clusters"}
 	weightFields   = config.Fields[*tcpv3.TcpProxy_WeightedCluster_ClusterWeight]{
 		Used: "name weight", Refused: "metadata_match",
+	}
+	logFields = config.Fields[*tcpv3.TcpProxy_TcpAccessLogOptions]{
+		Used: "access_log_flush_interval flush_access_log_on_connected flush_access_log_on_start",
 	}
 )
 
@@ -51,7 +54,14 @@ type Config struct {
 	idleTimeout time.Duration
 	maxDuration time.Duration
 	maxAttempts int
+	// When to log besides the end.
+	logOnStart, logOnConnected bool
+	logInterval                time.Duration
+	scope                      *stats.Scope
 }
+
+// Retire implements filter.Retirer.
+func (c *Config) Retire() { c.scope.Close() }
 
 type weighted struct {
 	name   string
@@ -71,6 +81,10 @@ type AccessLog interface {
 // Stats are "tcp.PREFIX.".
 type Stats struct {
 	CxTotal     stats.Counter `stat:"downstream_cx_total"`
+	DrainClose  stats.Counter `stat:"downstream_cx_drain_close"`
+	Overload    stats.Counter `stat:"downstream_cx_overload_close"`
+	EarlyData   stats.Counter `stat:"early_data_received_count_total"`
+	RouteDelay  stats.Counter `stat:"route_delayed_total"`
 	CxNoRoute   stats.Counter `stat:"downstream_cx_no_route"`
 	RxBytes     stats.Counter `stat:"downstream_cx_rx_bytes_total"`
 	TxBytes     stats.Counter `stat:"downstream_cx_tx_bytes_total"`
@@ -91,14 +105,16 @@ type Env struct {
 	AccessLogs func(p *config.Path, logs []*accesslogv3.AccessLog, errs *config.Errors) []AccessLog
 }
 
-var _ filter.NetworkTerminal = (*Config)(nil)
+var (
+	_ filter.NetworkTerminal = (*Config)(nil)
+	_ filter.Retirer         = (*Config)(nil)
+)
 
 // Compile turns the configuration into a Config.
 func Compile(m *tcpv3.TcpProxy, nc filter.NetworkContext, env Env) (*Config, error) {
 	var errs config.Errors
 	fields.Check(nil, m, &errs)
 	c := &Config{
-		stats:       stats.Bind[Stats](nc.Scope.Sub("tcp." + m.GetStatPrefix())),
 		clusters:    env.Clusters,
 		random:      env.Random,
 		idleTimeout: config.Duration(config.Field("idle_timeout"), m.GetIdleTimeout(), defaultIdleTimeout, &errs),
@@ -123,10 +139,32 @@ func Compile(m *tcpv3.TcpProxy, nc filter.NetworkContext, env Env) (*Config, err
 	if env.AccessLogs != nil {
 		c.logs = env.AccessLogs(config.Field("access_log"), m.GetAccessLog(), &errs)
 	}
+	c.compileLogOptions(m, &errs)
 	if err := errs.Err(); err != nil {
 		return nil, err
 	}
+	c.scope = nc.Scope.Sub("tcp." + m.GetStatPrefix())
+	c.stats = stats.Bind[Stats](c.scope)
 	return c, nil
+}
+
+// compileLogOptions reads when to log, from access_log_options or the fields that it replaces.
+func (c *Config) compileLogOptions(m *tcpv3.TcpProxy, errs *config.Errors) {
+	o := m.GetAccessLogOptions()
+	p := config.Field("access_log_options")
+	logFields.Check(p, o, errs)
+	if o != nil && m.GetFlushAccessLogOnConnected() {
+		errs.Add(p, "Only one of flush_access_log_on_connected or access_log_options can be specified.")
+	}
+	if o != nil && m.GetAccessLogFlushInterval() != nil {
+		errs.Add(p, "Only one of access_log_flush_interval or access_log_options can be specified.")
+	}
+	c.logOnStart = o.GetFlushAccessLogOnStart()
+	c.logOnConnected = o.GetFlushAccessLogOnConnected() || m.GetFlushAccessLogOnConnected()
+	c.logInterval = config.Duration(config.Field("access_log_flush_interval"), m.GetAccessLogFlushInterval(), 0, errs)
+	if o != nil {
+		c.logInterval = config.Duration(p.Field("access_log_flush_interval"), o.GetAccessLogFlushInterval(), 0, errs)
+	}
 }
 
 // pick chooses a cluster by weight.

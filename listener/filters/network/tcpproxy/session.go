@@ -5,11 +5,10 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
-	"sidecar/api/filter"
 	"sidecar/api/stream"
-	"sidecar/cluster"
 	"sidecar/cluster/pool"
 	"sidecar/internal/task"
 	"sidecar/internal/wire"
@@ -20,19 +19,22 @@ import (
 // wait until the other side takes more.
 type session struct {
 	// Set by Serve, never changed.
-	cfg   *Config
-	down  *wire.Conn
-	drain filter.Drainer
-	room  [2]chan struct{} // the output of down and of the upstream is below the watermark again
+	cfg  *Config
+	down *wire.Conn
+	room [2]chan struct{} // the output of down and of the upstream is below the watermark again
 
-	// Owned by the goroutine of Serve.
-	info  stream.Info
+	// Owned by the goroutine of Serve; nobody writes to info while run lasts.
+	info  *stream.Info
+	own   stream.Info // what info is, unless the listener brings a record
 	up    *pool.TCP
 	ready chan stream.Event
 
 	mon       stream.Monitor
 	active    atomic.Int64 // unix nanoseconds of the last byte either way
 	moved     [2]atomic.Uint64
+	ended     atomic.Int32 // directions that have seen the end of their source
+	remote    atomic.Bool  // the upstream was the last to end, or broke
+	reset     atomic.Bool  // the upstream reset the connection
 	closeOnce sync.Once
 	timedOut  atomic.Uint32
 }
@@ -43,93 +45,13 @@ const (
 	toDownstream
 )
 
-// Reasons for which a timer ended a session.
-const (
-	idleTimeout = iota + 1
-	durationTimeout
-)
-
-// Serve implements filter.NetworkTerminal.
-func (c *Config) Serve(t *stream.Turn, down *wire.Conn, info *stream.ConnInfo, d filter.Drainer) {
-	s := &session{cfg: c, down: down, drain: d, ready: make(chan stream.Event, 1)}
-	s.room[0], s.room[1] = make(chan struct{}, 1), make(chan struct{}, 1)
-	s.info.Reset(info.Start, info)
-	s.info.Remote, s.info.RemotePort = info.Remote.IP.Addr(), info.Remote.IP.Port()
-	c.stats.CxTotal.Inc()
-	if s.connect() {
-		s.run(t)
-	}
-	s.finish(t)
-}
-
-// Receive takes the pool's answer.
-func (s *session) Receive(_ *stream.Turn, e *stream.Event) {
-	select {
-	case s.ready <- *e:
-	default:
-	}
-}
-
-// connect tries clusters and hosts until one is reached or the attempts are used up.
-func (s *session) connect() bool {
-	c := s.cfg
-	for try := 1; ; try++ {
-		name := c.pick()
-		s.info.Cluster = name
-		cl := c.clusters.Get(name)
-		if cl == nil {
-			c.stats.CxNoRoute.Inc()
-			s.info.Flags |= stream.NoClusterFound
-			return false
-		}
-		s.info.Upstream.Cluster = cl.Config().ObservabilityName()
-		s.info.ClusterMetadata = cl.Config().Metadata
-		f := s.attempt(cl, uint32(try))
-		if f == nil {
-			return true
-		}
-		s.info.Flags |= f.Flag
-		s.info.Upstream.TransportFailure = f.Transport
-		if f.Flag&stream.UpstreamConnectionFailure == 0 {
-			return false // nothing to connect to, or a breaker: no use in trying again
-		}
-		if try >= c.maxAttempts {
-			s.info.Flags |= stream.UpstreamRetryLimitExceeded
-			cl.Traffic().CxAttemptsExceeded.Inc()
-			return false
-		}
-		s.info.Flags &^= f.Flag
-	}
-}
-
-func (s *session) attempt(cl *cluster.Cluster, seq uint32) *stream.Fault {
-	s.info.Attempts++
-	var a cluster.Attempt
-	ctx := cluster.Context{Seq: seq, Local: s.info.Conn.Local, Hint: uint32(s.info.Conn.ID)}
-	f := cl.Connect(&ctx, stream.Target{M: &s.mon, To: s, Gen: s.mon.Gen()}, &a)
-	a.Describe(&s.info.Upstream)
-	if f != nil {
-		return f
-	}
-	e := <-s.ready
-	if e.Kind == stream.EventFailed {
-		return e.Fault
-	}
-	up := a.OpenTCP()
-	a.Describe(&s.info.Upstream)
-	if up == nil {
-		return &stream.Fault{Flag: stream.UpstreamConnectionFailure}
-	}
-	s.up = up
-	return nil
-}
-
 // run moves bytes both ways until both have ended.
 func (s *session) run(t *stream.Turn) {
 	s.down.SetDrained(func(*stream.Turn) { signal(s.room[toDownstream]) })
 	s.up.SetDrained(func(*stream.Turn) { signal(s.room[toUpstream]) })
 	s.active.Store(time.Now().UnixNano())
-	stop := s.watch()
+	defer s.watch()()
+	defer s.logPeriodically()()
 	var wg sync.WaitGroup
 	wg.Add(1)
 	task.Go("tcp proxy upstream", func() {
@@ -138,7 +60,6 @@ func (s *session) run(t *stream.Turn) {
 	}, func(*task.Panic) { s.close() })
 	s.pump(t, s.down, s.up.Conn, toUpstream)
 	wg.Wait()
-	stop()
 }
 
 func signal(c chan struct{}) {
@@ -164,16 +85,12 @@ func (s *session) pump(t *stream.Turn, src, dst *wire.Conn, dir int) {
 			b.Put()
 			t.End()
 			if !s.waitRoom(dst, dir) {
+				s.abort(dir, nil)
 				return
 			}
 		}
-		switch {
-		case err == nil:
-		case errors.Is(err, io.EOF):
-			dst.CloseWrite()
-			return
-		default:
-			s.abort(dir)
+		if err != nil {
+			s.end(dst, dir, err)
 			return
 		}
 		if n < size {
@@ -186,123 +103,90 @@ func (s *session) pump(t *stream.Turn, src, dst *wire.Conn, dir int) {
 			err := src.SpliceTo(dst, func(n int) { s.note(dir, n) })
 			switch {
 			case err == nil:
-			case errors.Is(err, io.EOF):
-				dst.CloseWrite()
-				return
 			case errors.Is(err, wire.ErrNoSplice):
 				splice = false
 			default:
-				s.abort(dir)
+				s.end(dst, dir, err)
 				return
 			}
 		}
 	}
 }
 
+// note counts bytes as they are moved: a connection may live for days.
 func (s *session) note(dir, n int) {
 	s.moved[dir].Add(uint64(n))
 	s.active.Store(time.Now().UnixNano())
+	if dir == toUpstream {
+		s.cfg.stats.RxBytes.Add(uint64(n))
+	} else {
+		s.cfg.stats.TxBytes.Add(uint64(n))
+	}
 }
 
-// waitRoom waits while the destination has more to send than its watermark.
+// waitRoom waits while the destination has more to send than its watermark; false means that it
+// takes nothing any more.
 func (s *session) waitRoom(dst *wire.Conn, dir int) bool {
-	for dst.Full() {
-		if dst.Closed() {
+	paused := false
+	for {
+		room, err := dst.Room()
+		if err != nil || dst.Closed() {
 			return false
 		}
+		if room {
+			if paused && dir == toUpstream {
+				s.cfg.stats.FlowResumed.Inc()
+			}
+			return true
+		}
+		if !paused && dir == toUpstream {
+			s.cfg.stats.FlowPaused.Inc()
+		}
+		paused = true
 		<-s.room[dir]
 	}
-	return true
 }
 
-// abort ends both sides after an error on one: the peers see a reset.
-func (s *session) abort(dir int) {
-	if dir == toUpstream {
-		s.info.Details = "" // TCP log lines carry flags only
+// end is called with what a source ended with. After its end the destination is half-closed, and what
+// it has not taken yet is waited for: the idle timeout bounds that.
+func (s *session) end(dst *wire.Conn, dir int, err error) {
+	if !errors.Is(err, io.EOF) {
+		s.abort(dir, err)
+		return
+	}
+	if s.ended.Add(1) == 2 {
+		s.remote.Store(dir == toDownstream)
+	}
+	dst.CloseWrite()
+	dst.WaitSent()
+}
+
+// abort ends both sides after an error on one. A reset is passed on.
+func (s *session) abort(dir int, err error) {
+	if errors.Is(err, syscall.ECONNRESET) {
+		s.closeOnce.Do(func() {
+			if dir == toDownstream {
+				s.reset.Store(true)
+				s.remote.Store(true)
+				s.down.Reset()
+			} else {
+				s.up.Reset()
+			}
+			s.shut()
+		})
+		return
 	}
 	s.close()
 }
 
 // close ends both sockets; goroutines that wait on them return.
-func (s *session) close() {
-	s.closeOnce.Do(func() {
-		s.down.Close()
-		if s.up != nil {
-			s.up.Close(true)
-		}
-		signal(s.room[0])
-		signal(s.room[1])
-	})
-}
+func (s *session) close() { s.closeOnce.Do(s.shut) }
 
-// watch arms the timers; the function it returns stops them.
-func (s *session) watch() (stop func()) {
-	d := s.cfg.idleTimeout
-	m := s.cfg.maxDuration
-	if d == 0 && m == 0 {
-		return func() {}
+func (s *session) shut() {
+	s.down.Close()
+	if s.up != nil {
+		s.up.Close(!s.remote.Load())
 	}
-	start := time.Now()
-	var mu sync.Mutex
-	var timer *time.Timer
-	stopped := false
-	next := func() time.Duration {
-		w := time.Duration(1<<62 - 1)
-		if d > 0 {
-			w = d - time.Since(time.Unix(0, s.active.Load()))
-		}
-		if m > 0 {
-			w = min(w, m-time.Since(start))
-		}
-		return w
-	}
-	fire := func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if stopped {
-			return
-		}
-		if w := next(); w > 0 {
-			timer.Reset(w)
-			return
-		}
-		if m > 0 && time.Since(start) >= m {
-			s.timedOut.Store(durationTimeout)
-		} else {
-			s.timedOut.Store(idleTimeout)
-		}
-		s.close()
-	}
-	mu.Lock()
-	timer = time.AfterFunc(next(), fire)
-	mu.Unlock()
-	return func() {
-		mu.Lock()
-		stopped = true
-		timer.Stop()
-		mu.Unlock()
-	}
-}
-
-// finish counts and logs the session.
-func (s *session) finish(*stream.Turn) {
-	s.close()
-	c := s.cfg
-	switch s.timedOut.Load() {
-	case idleTimeout:
-		c.stats.IdleTimeout.Inc()
-	case durationTimeout:
-		c.stats.MaxDuration.Inc()
-		s.info.Flags |= stream.DurationTimeout
-	}
-	s.info.BytesReceived = s.moved[toUpstream].Load()
-	s.info.BytesSent = s.moved[toDownstream].Load()
-	c.stats.RxBytes.Add(s.info.BytesReceived)
-	c.stats.TxBytes.Add(s.info.BytesSent)
-	s.info.Complete = time.Since(s.info.Start)
-	s.info.LogType = stream.LogTCPConnectionEnd
-	s.mon.Retire()
-	for _, l := range c.logs {
-		l.Log(&s.info)
-	}
+	signal(s.room[toUpstream])
+	signal(s.room[toDownstream])
 }

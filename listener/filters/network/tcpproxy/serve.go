@@ -1,0 +1,145 @@
+package tcpproxy
+
+import (
+	"time"
+
+	"sidecar/api/filter"
+	"sidecar/api/stream"
+	"sidecar/cluster"
+	"sidecar/internal/wire"
+)
+
+// Serve implements filter.NetworkTerminal. A TCP proxy does not look at the drainer, as in Envoy: its
+// connections end when the drain time is over.
+func (c *Config) Serve(t *stream.Turn, down *wire.Conn, info *stream.ConnInfo, _ filter.Drainer) {
+	s := &session{cfg: c, down: down, info: info.Record, ready: make(chan stream.Event, 1)}
+	if s.info == nil {
+		s.info = &s.own
+	}
+	s.room[0], s.room[1] = make(chan struct{}, 1), make(chan struct{}, 1)
+	s.info.Reset(info.Start, info)
+	s.info.Remote, s.info.RemotePort = info.Remote.IP.Addr(), info.Remote.IP.Port()
+	s.info.Metadata = info.Metadata
+	c.stats.CxTotal.Inc()
+	if c.logOnStart {
+		s.log(s.info, stream.LogTCPConnectionStart)
+	}
+	if s.connect(t) {
+		if c.logOnConnected {
+			s.log(s.info, stream.LogTCPUpstreamConnected)
+		}
+		s.run(t)
+	}
+	s.finish()
+}
+
+// Receive takes the pool's answer and wakes the goroutine of Serve, which watches the client.
+func (s *session) Receive(_ *stream.Turn, e *stream.Event) {
+	select {
+	case s.ready <- *e:
+		_ = s.down.SetReadDeadline(time.Unix(1, 0))
+	default:
+	}
+}
+
+// connect tries hosts of one cluster until one is reached or the attempts are used up. Flags of
+// attempts that failed stay, as in Envoy.
+func (s *session) connect(t *stream.Turn) bool {
+	c := s.cfg
+	name := c.pick()
+	cl := c.clusters.Get(name)
+	if cl == nil {
+		c.stats.CxNoRoute.Inc()
+		s.info.Flags |= stream.NoClusterFound
+		return false
+	}
+	s.info.Cluster = name
+	s.info.Upstream.Cluster = cl.Config().ObservabilityName()
+	s.info.ClusterMetadata = cl.Config().Metadata
+	for try := 1; ; try++ {
+		f, gone := s.attempt(t, cl, uint32(try))
+		if gone {
+			return false
+		}
+		if f == nil {
+			return true
+		}
+		s.info.Flags |= f.Flag
+		s.info.Upstream.TransportFailure = f.Transport
+		if f.Flag&stream.UpstreamConnectionFailure == 0 {
+			return false // nothing to connect to, or a breaker: no use in trying again
+		}
+		if try >= c.maxAttempts {
+			s.info.Flags |= stream.UpstreamRetryLimitExceeded
+			cl.Traffic().CxAttemptsExceeded.Inc()
+			return false
+		}
+	}
+}
+
+// attempt connects to one host. It waits on the client's socket, so that a client that resets its
+// connection meanwhile gives up the attempt; gone tells of that. One that has only ended its side is
+// served: it may have sent a request.
+func (s *session) attempt(t *stream.Turn, cl *cluster.Cluster, seq uint32) (f *stream.Fault, gone bool) {
+	var a cluster.Attempt
+	ctx := cluster.Context{Seq: seq, Local: s.info.Conn.Local, Hint: uint32(s.info.Conn.ID)}
+	f = cl.Connect(&ctx, stream.Target{M: &s.mon, To: s, Gen: s.mon.Gen()}, &a)
+	failure := s.info.Upstream.TransportFailure
+	a.Describe(&s.info.Upstream)
+	s.info.Upstream.TransportFailure = failure
+	if f != nil {
+		return f, false
+	}
+	s.info.Attempts++
+	s.down.AwaitReset()
+	var e stream.Event
+	select {
+	case e = <-s.ready:
+	default:
+		a.Cancel(t)
+		return nil, true
+	}
+	if err := s.down.SetReadDeadline(time.Time{}); err != nil {
+		a.Cancel(t)
+		return nil, true
+	}
+	if e.Kind == stream.EventFailed {
+		return e.Fault, false
+	}
+	s.up = a.OpenTCP()
+	a.Describe(&s.info.Upstream)
+	if s.up == nil {
+		return &stream.Fault{Flag: stream.UpstreamConnectionFailure}, false
+	}
+	return nil, false
+}
+
+// finish counts and logs the session.
+func (s *session) finish() {
+	s.close()
+	c := s.cfg
+	switch s.timedOut.Load() {
+	case idleTimeout:
+		c.stats.IdleTimeout.Inc()
+	case durationTimeout:
+		c.stats.MaxDuration.Inc()
+		s.info.Flags |= stream.DurationTimeout
+	}
+	if s.reset.Load() {
+		s.info.Flags |= stream.UpstreamRemoteReset
+	}
+	s.mon.Retire()
+	s.log(s.info, stream.LogTCPConnectionEnd)
+}
+
+// log completes a record and writes it.
+func (s *session) log(r *stream.Info, why stream.AccessLogType) {
+	r.BytesReceived, r.BytesSent = s.moved[toUpstream].Load(), s.moved[toDownstream].Load()
+	r.DownstreamWire = stream.Traffic{WireReceived: r.BytesReceived, WireSent: r.BytesSent}
+	r.UpstreamWire = stream.Traffic{WireReceived: r.BytesSent, WireSent: r.BytesReceived}
+	r.Complete = time.Since(r.Start)
+	r.LogType = why
+	for _, l := range s.cfg.logs {
+		l.Log(r)
+	}
+}
