@@ -1,6 +1,8 @@
 package http
 
 import (
+	"errors"
+
 	"sidecar/api/filter"
 	"sidecar/api/header"
 	"sidecar/api/stream"
@@ -199,6 +201,7 @@ func (f *Filter) holding(d filter.Direction) bool {
 
 // OnLog implements filter.Logger.
 func (f *Filter) OnLog(t *stream.Turn, _ *stream.Info) {
+	f.afterPanic(t)
 	if f.plugin == nil || !f.factory.phases.Log {
 		return
 	}
@@ -228,6 +231,7 @@ func (f *Filter) bindForLog() {
 
 // OnDestroy implements filter.Destroyer.
 func (f *Filter) OnDestroy(t *stream.Turn) {
+	f.afterPanic(t)
 	if f.stream.VM() != nil {
 		f.end(t)
 	}
@@ -235,6 +239,20 @@ func (f *Filter) OnDestroy(t *stream.Turn) {
 	if f.plugin != nil {
 		f.plugin.Release()
 	}
+}
+
+// errPanicked ends a VM whose owner has panicked.
+var errPanicked = errors.New("the host panicked while the guest ran")
+
+// afterPanic ends a VM that the stream still owns: a callback did not return, so the connection manager
+// ends the stream, and whoever waits for the VM would wait for ever.
+func (f *Filter) afterPanic(t *stream.Turn) {
+	if f.running == noPhase && !f.inside {
+		return
+	}
+	f.running, f.inside = noPhase, false
+	f.state = failed
+	f.stream.VM().Fail(t, errPanicked)
 }
 
 func (f *Filter) end(t *stream.Turn) {

@@ -342,6 +342,26 @@ func TestContentionOverLimit(t *testing.T) {
 	wg.Wait()
 }
 
+// TestPanic has the proxy panic while a stream owns the only VM: others don't wait for it.
+func TestPanic(t *testing.T) {
+	t.Parallel()
+	p := newProxy(t, settings{
+		file: needPlugin(t, "body"), concurrency: 1, policy: wasmv3.FailurePolicy_FAIL_RELOAD,
+	})
+	p.panics.Store(true)
+	if x := p.begin(nil).wait(); x.status != "" {
+		t.Errorf("status %s", x.status)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		if x := p.begin(nil).wait(); x.status == "200" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the plugin is not back")
+		}
+	}
+}
+
 // TestGo builds a plugin with Go's own toolchain, which asks most of WASI.
 func TestGo(t *testing.T) {
 	t.Parallel()

@@ -35,6 +35,10 @@ type pipeSide struct {
 
 func newPipe(x *exchange) *pipe {
 	p := new(pipe)
+	p.mon.OnPanic = func(t *stream.Turn, _ any) {
+		p.over = true
+		p.finish(t)
+	}
 	p.reset(x)
 	return p
 }
@@ -251,7 +255,12 @@ func (p *pipe) respond(t *stream.Turn) {
 }
 
 // Info implements filter.Record.
-func (p *pipe) Info() *stream.Info { return &p.info }
+func (p *pipe) Info() *stream.Info {
+	if p.f != nil && p.x.p.panics.CompareAndSwap(true, false) {
+		panic("of the test")
+	}
+	return &p.info
+}
 
 // Held implements filter.Bodies.
 func (p *pipe) Held(d filter.Direction) *buf.Buffer {

@@ -29,6 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // proxy runs streams through one plugin to an upstream that echoes. See pipe.
 type proxy struct {
+	panics  atomic.Bool // the next look at a stream panics
 	t       testing.TB
 	host    *wasmhost.Host
 	factory atomic.Pointer[wasmhttp.Factory]
