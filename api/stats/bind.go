@@ -79,6 +79,8 @@ func BindLazy[T any](c *Scope) *Lazy[T] {
 type layout struct {
 	fields []fieldLayout
 	byName map[string]*fieldLayout
+	// histograms are those of the fields that are one.
+	histograms []*fieldLayout
 }
 
 type fieldLayout struct {
@@ -105,6 +107,9 @@ func (s *Store) layoutOf(t reflect.Type) *layout {
 			panic(fmt.Sprintf("stats: %v: two fields are called %q", t, fl.name))
 		}
 		lay.byName[fl.name] = fl
+		if fl.kind == KindHistogram {
+			lay.histograms = append(lay.histograms, fl)
+		}
 	}
 	s.layouts[t] = lay
 	return lay

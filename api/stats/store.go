@@ -207,7 +207,7 @@ func stat[T any](c *Scope, kind Kind, name string, unit Unit) *T {
 	return p
 }
 
-// BeforeRead adds a hook that runs before each Each and Flush, without a lock held: it sets gauges
+// BeforeRead adds a hook that runs before each Each, without a lock held: it sets gauges
 // which are worked out on demand (uptime, memory).
 func (s *Store) BeforeRead(hook func()) {
 	s.mu.Lock()

@@ -122,6 +122,7 @@ func (s *Server) bringUp(ctx context.Context) error {
 	s.listeners.Start()
 	s.setState(Live)
 	s.stats.InitTime.Record(uint64(time.Since(s.started).Milliseconds()))
+	releaseMemory()
 	return nil
 }
 
