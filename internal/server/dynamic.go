@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -43,13 +44,14 @@ func (w *listenerWatcher) Apply(u *source.Update) {
 			continue
 		}
 		if msg.GetName() == "" {
-			d.Done(fmt.Errorf("name: a dynamic listener needs one"))
+			d.Done(errors.New("name: a dynamic listener needs one"))
 			continue
 		}
 		t := w.s.init.Add("listener " + msg.GetName())
 		w.s.listeners.Apply(msg, d.Version, false, listener.Outcome{Started: d.Done, Ready: t.Ready})
 	}
 	w.s.ldsVersion.Store(&u.Version)
+	w.s.configured()
 	w.once.Do(w.first.Ready)
 }
 

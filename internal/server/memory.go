@@ -164,3 +164,32 @@ func heapInUse() uint64 {
 	metrics.Read(s[:])
 	return s[0].Value.Uint64() - s[1].Value.Uint64()
 }
+
+// releaseAfter is how long no configuration must have come before its garbage is given back.
+const releaseAfter = 2 * time.Second
+
+// configured notes that configuration has been taken in.
+func (s *Server) configured() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// releaseWhenQuiet gives memory back some time after the start, and after later pushes.
+func (s *Server) releaseWhenQuiet() {
+	s.goes("release memory", func() {
+		var quiet <-chan time.Time
+		for {
+			select {
+			case <-s.changed:
+				quiet = time.After(releaseAfter)
+			case <-quiet:
+				quiet = nil
+				releaseMemory()
+			case <-s.shutdown:
+				return
+			}
+		}
+	})
+}

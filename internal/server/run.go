@@ -29,6 +29,7 @@ func (s *Server) run(ctx context.Context) error {
 	s.warnRuntime()
 	s.xds.Start()
 	s.flushStats()
+	s.releaseWhenQuiet()
 	up := make(chan error, 1)
 	task.Go("start", func() { up <- s.bringUp(ctx) }, func(p *task.Panic) { up <- p })
 	done, err := s.wait(ctx, signals, up)
@@ -122,7 +123,7 @@ func (s *Server) bringUp(ctx context.Context) error {
 	s.listeners.Start()
 	s.setState(Live)
 	s.stats.InitTime.Record(uint64(time.Since(s.started).Milliseconds()))
-	releaseMemory()
+	s.configured()
 	return nil
 }
 

@@ -77,7 +77,8 @@ type Server struct {
 
 	state      atomic.Int32
 	ldsVersion atomic.Pointer[string]
-	drained    atomic.Bool // a drain was asked for
+	drained    atomic.Bool   // a drain was asked for
+	changed    chan struct{} // holds one token after configuration has been taken in
 	shutdown   chan struct{}
 	endOnce    sync.Once
 	wg         sync.WaitGroup // goroutines of this package that outlive a call
@@ -91,7 +92,8 @@ func Run(ctx context.Context, opts *Options) error {
 	setRuntime(opts.Concurrency)
 	s := &Server{
 		opts: opts, log: opts.Logs.Component("main"), started: time.Now(),
-		shutdown: make(chan struct{}), staticClusters: map[string]bool{}, staticListeners: map[string]bool{},
+		shutdown: make(chan struct{}), changed: make(chan struct{}, 1),
+		staticClusters: map[string]bool{}, staticListeners: map[string]bool{},
 	}
 	s.setState(PreInitializing)
 	in := bootstrap.Input{
