@@ -170,7 +170,7 @@ func (m *Manager) begin(cfg *Config, version string, static bool, old *generatio
 		m.stats.Modified.Inc()
 	}
 	m.cancelWarming(cfg.Name)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // ended by the next version
 	w := &warmup{gen: g, cancel: cancel}
 	m.warming[cfg.Name] = w
 	m.stats.Warming.Set(int64(len(m.warming)))

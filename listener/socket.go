@@ -41,7 +41,7 @@ func listen(a Address, c *Config) (*socket, error) {
 			return nil, err
 		}
 	}
-	ln, err := lc.Listen(context.Background(), a.Network, a.Text)
+	ln, err := lc.Listen(context.Background(), a.Network, a.Text) //nolint:forbidigo // binding does not wait
 	if err != nil {
 		return nil, fmt.Errorf("cannot bind '%s': %w", a.Text, cause(err))
 	}
@@ -90,10 +90,8 @@ func setOptions(raw syscall.RawConn, list []socketOption) error {
 
 // cause is the system's error below net's, whose text names the address once more.
 func cause(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		var sys *os.SyscallError
-		if errors.As(op.Err, &sys) {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		if sys, ok := errors.AsType[*os.SyscallError](op.Err); ok {
 			return sys.Err
 		}
 		return op.Err
@@ -108,9 +106,10 @@ func removeStale(path string) error {
 	}
 	fi, err := os.Lstat(path)
 	if err != nil || fi.Mode()&os.ModeSocket == 0 {
-		return nil // Listen will say what is wrong
+		return nil //nolint:nilerr // Listen will say what is wrong
 	}
-	c, err := net.DialTimeout("unix", path, time.Second)
+	d := net.Dialer{Timeout: time.Second}
+	c, err := d.DialContext(context.Background(), "unix", path) //nolint:forbidigo // while binding, bounded
 	if err == nil {
 		return errors.Join(fmt.Errorf("%s is in use", path), c.Close())
 	}

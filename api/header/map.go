@@ -426,7 +426,7 @@ func (m *Map) cut(n int) int {
 		m.rawNames = m.rawNames[:n]
 	}
 	m.index = [numIDs]uint16{}
-	for i := len(m.fields) - 1; i >= 0; i-- {
+	for i := len(m.fields) - 1; i >= 0; i-- { //nolint:modernize // no copy of a field for each
 		if id := m.fields[i].id; id != None {
 			m.index[id] = uint16(i + 1)
 		}

@@ -224,9 +224,8 @@ func TestInterleavings(t *testing.T) {
 	for i := range rs {
 		rs[i] = newReceiver(t, nil)
 		rs[i].f = func(turn *Turn, e *Event) {
-			for n := e.Seq - 1; n > 0; n-- {
+			if n := e.Seq - 1; n > 0 {
 				rs[rand.IntN(streams)].target().Post(turn, Event{Kind: EventData, Seq: n, Data: []byte{byte(n)}})
-				break
 			}
 		}
 	}

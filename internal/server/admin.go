@@ -110,8 +110,8 @@ func (s *Server) clusterStatuses() []admin.ClusterStatus {
 
 func threshold(l load.Limits) admin.Threshold {
 	return admin.Threshold{
-		MaxConnections: uint32(l.Connections), MaxPendingRequests: uint32(l.Pending),
-		MaxRequests: uint32(l.Requests), MaxRetries: uint32(l.Retries),
+		MaxConnections: l.Connections, MaxPendingRequests: l.Pending,
+		MaxRequests: l.Requests, MaxRetries: l.Retries,
 	}
 }
 

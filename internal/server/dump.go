@@ -15,8 +15,6 @@ import (
 	"sidecar/internal/config/source"
 )
 
-const typePrefix = "type.googleapis.com/"
-
 // dumps are the parts of /config_dump in Envoy's order. Each is built from serialized resources when
 // it is asked for.
 func (s *Server) dumps() []admin.Dump {

@@ -9,8 +9,8 @@ import (
 
 // runtimeNumber looks a number up in the runtime layers; a later layer wins.
 func (s *Server) runtimeNumber(key string) (uint64, bool) {
-	for i := len(s.boot.Runtime) - 1; i >= 0; i-- {
-		if v, ok := s.boot.Runtime[i].Values[key]; ok && v.IsNumber && v.Number >= 0 {
+	for _, l := range slices.Backward(s.boot.Runtime) {
+		if v, ok := l.Values[key]; ok && v.IsNumber && v.Number >= 0 {
 			return uint64(v.Number), true
 		}
 	}
@@ -23,8 +23,8 @@ const strictHTTP1 = "sidecar.http1.strict"
 
 // runtimeBool looks a switch up in the runtime layers; a later layer wins.
 func (s *Server) runtimeBool(key string) bool {
-	for i := len(s.boot.Runtime) - 1; i >= 0; i-- {
-		if v, ok := s.boot.Runtime[i].Values[key]; ok && v.IsBool {
+	for _, l := range slices.Backward(s.boot.Runtime) {
+		if v, ok := l.Values[key]; ok && v.IsBool {
 			return v.Bool
 		}
 	}
@@ -32,8 +32,8 @@ func (s *Server) runtimeBool(key string) bool {
 }
 
 func (s *Server) runtimeFraction(key string) (config.Fraction, bool) {
-	for i := len(s.boot.Runtime) - 1; i >= 0; i-- {
-		v, ok := s.boot.Runtime[i].Values[key]
+	for _, l := range slices.Backward(s.boot.Runtime) {
+		v, ok := l.Values[key]
 		switch {
 		case !ok:
 		case v.IsFraction:

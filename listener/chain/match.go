@@ -18,12 +18,15 @@ import (
 	"sidecar/internal/config"
 )
 
-//nolint:gochecknoglobals // immutable table
-var matchFields = config.Fields[*listenerv3.FilterChainMatch]{
-	Used: "destination_port prefix_ranges direct_source_prefix_ranges source_type " +
-		"source_prefix_ranges source_ports server_names transport_protocol application_protocols",
-	Refused: "address_suffix suffix_len",
-}
+//nolint:gochecknoglobals // immutable tables
+var (
+	matchFields = config.Fields[*listenerv3.FilterChainMatch]{
+		Used: "destination_port prefix_ranges direct_source_prefix_ranges source_type " +
+			"source_prefix_ranges source_ports server_names transport_protocol application_protocols",
+		Refused: "address_suffix suffix_len",
+	}
+	rangeFields = config.Fields[*corev3.CidrRange]{Used: "address_prefix prefix_len"}
+)
 
 // Match is the compiled condition of a filter chain.
 type Match struct {
@@ -71,6 +74,7 @@ func CompileMatch(p *config.Path, m *listenerv3.FilterChainMatch, errs *config.E
 func prefixes(p *config.Path, list []*corev3.CidrRange, errs *config.Errors) []netip.Prefix {
 	var out []netip.Prefix
 	for i, r := range list {
+		rangeFields.Check(p.Index(i), r, errs)
 		a, err := netip.ParseAddr(r.GetAddressPrefix())
 		if err != nil {
 			errs.Addf(p.Index(i).Field("address_prefix"), "%w", err)

@@ -210,7 +210,7 @@ func (c *Config) log(s *Stream) {
 func (s *Stream) filtersFor(h *header.Map) (isUpgraded, ok bool) {
 	c := s.cfg
 	s.chain = c.filters
-	kind := ""
+	var kind string
 	switch {
 	case isUpgrade(h):
 		kind = h.Value(header.Upgrade)

@@ -12,7 +12,7 @@ import (
 // dropped are the fields that every request gets, left out of comparisons.
 func requestFields(h *header.Map) string {
 	out := []string{}
-	for _, f := range strings.Split(names(h), " ") {
+	for f := range strings.SplitSeq(names(h), " ") {
 		switch {
 		case strings.HasPrefix(f, ":") && !strings.HasPrefix(f, ":scheme"), strings.HasPrefix(f, "x-request-id="):
 		case f == "":
@@ -33,8 +33,11 @@ func TestMutateRequest(t *testing.T) {
 		want string
 	}{
 		"plain": {"", nil, ":scheme=http x-forwarded-proto=http"},
-		"hop by hop": {"", []string{"connection: close", "keep-alive: 1", "proxy-connection: x", "transfer-encoding: chunked", "upgrade: h2c", "te: gzip"},
-			":scheme=http x-forwarded-proto=http"},
+		"hop by hop": {
+			"",
+			[]string{"connection: close", "keep-alive: 1", "proxy-connection: x", "transfer-encoding: chunked", "upgrade: h2c", "te: gzip"},
+			":scheme=http x-forwarded-proto=http",
+		},
 		"te trailers":           {"", []string{"te: gzip, trailers"}, ":scheme=http te=trailers x-forwarded-proto=http"},
 		"proto kept":            {"", []string{"x-forwarded-proto: https"}, ":scheme=https x-forwarded-proto=https"},
 		"proto that is none":    {"", []string{"x-forwarded-proto: ftp"}, ":scheme=http x-forwarded-proto=ftp"},

@@ -75,7 +75,7 @@ func FuzzNormalizeDots(f *testing.F) {
 		if strings.Contains(got, `\`) {
 			t.Fatalf("%q becomes %q, with a backslash", p, got)
 		}
-		for _, seg := range strings.Split(got, "/") {
+		for seg := range strings.SplitSeq(got, "/") {
 			if dots(seg) != 0 {
 				t.Fatalf("%q becomes %q, with dots", p, got)
 			}

@@ -230,7 +230,7 @@ func (s *Stream) cleanExternal(h *header.Map, edge bool) {
 func (s *Stream) setRemote(h *header.Map) bool {
 	c := s.cfg
 	peer := s.conn.info.Remote.IP.Addr()
-	trusted := false
+	var trusted bool
 	if c.useRemoteAddress {
 		trusted = !h.Has(header.XForwardedFor)
 		if c.xffTrustedHops > 0 {

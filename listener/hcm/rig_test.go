@@ -145,7 +145,7 @@ func (r *rig) env() *Env {
 func (r *rig) table() *filter.Table {
 	return filter.NewTable(
 		filter.RegisterHTTP("script", &wrapperspb.StringValue{},
-			func(m *wrapperspb.StringValue, c filter.Context) (any, error) {
+			func(_ *wrapperspb.StringValue, c filter.Context) (any, error) {
 				return &fakeFactory{r, c.Name}, nil
 			}),
 		filter.RegisterHTTP("terminal", &wrapperspb.BoolValue{},
@@ -441,7 +441,7 @@ type fakeUpstream struct {
 	s filter.Terminal
 }
 
-func (u *fakeUpstream) OnRequestHeaders(_ *stream.Turn, h *header.Map, end bool) filter.Action {
+func (u *fakeUpstream) OnRequestHeaders(_ *stream.Turn, _ *header.Map, end bool) filter.Action {
 	u.r.logf("up.headers%s", endText(end))
 	return filter.Continue
 }

@@ -27,8 +27,6 @@ type side struct {
 	last      bool // showing is the last of the data, and there are no trailers
 }
 
-func (d *side) blocked() bool { return d.headers || d.wait }
-
 // slot is one filter of one stream, and what that filter sees of the stream.
 type slot struct {
 	s     *Stream

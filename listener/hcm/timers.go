@@ -73,15 +73,6 @@ func (s *Stream) stopTimers() { s.timers.live.Store(false) }
 // touch notes activity, which puts the idle timeout off.
 func (s *Stream) touch(t *stream.Turn) { s.timers.active = t.Nano() }
 
-// setIdle replaces the idle timeout, as a route does.
-func (s *Stream) setIdle(t *stream.Turn, d time.Duration) {
-	x := &s.timers
-	x.idle = int64(d)
-	if d > 0 {
-		x.ensure(t.Nano(), x.active+x.idle)
-	}
-}
-
 // arm sets deadline k to d from now; 0 takes it away.
 func (s *Stream) arm(t *stream.Turn, k int, d time.Duration) {
 	x := &s.timers

@@ -236,11 +236,9 @@ func TestLateEvents(t *testing.T) {
 			func(t *stream.Turn) { target.Post(t, stream.Event{Kind: stream.EventDrained}) },
 			func(t *stream.Turn) { target.Post(t, stream.Event{Kind: stream.EventTimer}) },
 		} {
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
+			wg.Go(func() {
 				stream.Do(post)
-			}()
+			})
 		}
 		r.respHeaders(true)
 		if !r.enc.released.Load() {

@@ -39,7 +39,7 @@ func (c *Config) Warm(ctx context.Context) error {
 }
 
 // Await implements filter.Awaiter. All subscriptions are open before the first is waited for.
-func (c *Config) Await(ctx context.Context) {
+func (c *Config) Await(ctx context.Context) { //nolint:contextcheck // subscriptions outlive the wait
 	opened, cancel := context.WithCancel(ctx)
 	cancel()
 	for _, wait := range []context.Context{opened, ctx} {

@@ -68,7 +68,7 @@ func (x *retryState) read(r *Filter) {
 		h.RemoveID(header.XEnvoyMaxRetries)
 	}
 	if v, ok := h.GetID(header.XEnvoyRetriableStatusCodes); ok {
-		for _, s := range strings.Split(v, ",") {
+		for s := range strings.SplitSeq(v, ",") {
 			if n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 32); err == nil {
 				x.codes = append(x.codes, uint32(n))
 			}

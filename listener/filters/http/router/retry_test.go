@@ -147,7 +147,8 @@ func TestBackOff(t *testing.T) {
 		"header":  {", rate_limited_retry_back_off: {reset_headers: [{name: reset, format: SECONDS}]}", 0, []time.Duration{3 * time.Second}, []string{"reset: 3"}},
 		"header that asks for too much": {
 			", rate_limited_retry_back_off: {max_interval: 1s, reset_headers: [{name: reset, format: SECONDS}]}", 24_000_000,
-			[]time.Duration{24 * time.Millisecond}, []string{"reset: 3"},
+			[]time.Duration{24 * time.Millisecond},
+			[]string{"reset: 3"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

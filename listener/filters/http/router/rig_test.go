@@ -38,6 +38,7 @@ type rig struct {
 	table    *route.Table
 	streams  chan *upstream
 	random   atomic.Uint64
+	quiet    bool // nothing is written down
 
 	mon    stream.Monitor
 	info   stream.Info
@@ -142,6 +143,9 @@ func (r *rig) listen() string {
 }
 
 func (r *rig) logf(format string, args ...any) {
+	if r.quiet {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.log = append(r.log, fmt.Sprintf(format, args...))
@@ -313,7 +317,9 @@ func (r *rig) RespondHeaders(_ *stream.Turn, h *header.Map, end bool) {
 	r.mu.Lock()
 	r.committed = true
 	r.mu.Unlock()
-	r.logf("down.headers %s%s", h.Value(header.Status), endText(end))
+	if !r.quiet {
+		r.logf("down.headers %s%s", h.Value(header.Status), endText(end))
+	}
 }
 
 func (r *rig) RespondData(_ *stream.Turn, p []byte, end bool) {
@@ -373,7 +379,9 @@ func (u *upstream) NewStream(_ *stream.Turn, target stream.Target) stream.Encode
 	}
 	u.target, u.active, u.reset = target, true, false
 	u.begun++
-	u.r.streams <- u
+	if !u.r.quiet {
+		u.r.streams <- u
+	}
 	return u
 }
 
@@ -399,6 +407,9 @@ func (u *upstream) Serve() {
 func (u *upstream) EncodeInterim(*stream.Turn, *header.Map) {}
 
 func (u *upstream) EncodeHeaders(_ *stream.Turn, h *header.Map, end bool) {
+	if u.r.quiet {
+		return
+	}
 	u.mu.Lock()
 	u.head.CopyFrom(h)
 	u.mu.Unlock()

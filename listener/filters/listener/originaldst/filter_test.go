@@ -10,7 +10,7 @@ import (
 	"sidecar/api/stream"
 )
 
-func TestOnAccept(t *testing.T) {
+func TestOnAccept(t *testing.T) { //nolint:tparallel // the subtests share a socket
 	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -151,7 +151,6 @@ func (f *Filter) header(p []byte, info *stream.ConnInfo, parse func([]byte) (hea
 	if disallowed {
 		st.Found.Inc()
 		st.Disallowed.Inc()
-		f.errors.Inc()
 		return 0, filter.Reject
 	}
 	h, err := parse(p)

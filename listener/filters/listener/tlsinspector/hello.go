@@ -2,6 +2,7 @@ package tlsinspector
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 )
 
@@ -51,7 +52,7 @@ func parseHello(p []byte) (h hello, n int, s state) {
 		part := rest[recordHeader : recordHeader+have]
 		off += recordHeader + have
 		if msg == nil {
-			msg = part[:len(part):len(part)]
+			msg = slices.Clip(part)
 		} else {
 			msg = append(msg, part...)
 		}

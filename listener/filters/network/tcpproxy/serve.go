@@ -101,7 +101,7 @@ func (s *session) attempt(t *stream.Turn, cl *cluster.Cluster, seq uint32) (f *s
 	}
 	if err := s.down.SetReadDeadline(time.Time{}); err != nil {
 		a.Cancel(t)
-		return nil, true
+		return nil, true //nolint:nilerr // the client has gone
 	}
 	if e.Kind == stream.EventFailed {
 		return e.Fault, false
