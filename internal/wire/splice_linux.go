@@ -126,13 +126,13 @@ func (c *Conn) spliceIn() (p *pipe, moved int, err error) {
 		for {
 			n, serr = unix.Splice(int(fd), nil, p.w, nil, pipeSize, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 			switch {
-			case serr == unix.EINTR:
+			case errors.Is(serr, unix.EINTR):
 				continue
-			case serr == unix.EAGAIN:
+			case errors.Is(serr, unix.EAGAIN):
 				pipes.put(p)
 				p = nil
 				return false
-			case serr == unix.EINVAL:
+			case errors.Is(serr, unix.EINVAL):
 				serr = ErrNoSplice
 			case serr == nil && n == 0:
 				serr = io.EOF

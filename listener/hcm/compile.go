@@ -96,6 +96,7 @@ func (c *Config) compileNames(m *hcmv3.HttpConnectionManager, errs *config.Error
 		c.schemeOverwrite = st.GetSchemeToOverwrite()
 		c.schemeMatchUpstream = st.GetMatchUpstream()
 	}
+	xfccFields.Check(config.Field("set_current_client_cert_details"), m.GetSetCurrentClientCertDetails(), errs)
 	if s := m.GetForwardClientCertDetails(); s != hcmv3.HttpConnectionManager_SANITIZE &&
 		s != hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY {
 		// Without TLS no client certificate is ever there: FORWARD_ONLY and APPEND_FORWARD pass nothing on
@@ -237,6 +238,7 @@ func (c *Config) compileRequestID(m *hcmv3.HttpConnectionManager, errs *config.E
 	c.generateRequestID = config.Value(m.GetGenerateRequestId(), true)
 	c.preserveRequestID = m.GetPreserveExternalRequestId()
 	c.requestIDInResponse = m.GetAlwaysSetRequestIdInResponse()
+	requestIDFields.Check(config.Field("request_id_extension"), m.GetRequestIdExtension(), errs)
 	if x := m.GetRequestIdExtension().GetTypedConfig(); x != nil && config.TypeName(x) != uuidTypeName {
 		errs.Addf(config.Field("request_id_extension.typed_config"), "%s is not supported", config.TypeName(x))
 	}
@@ -249,6 +251,7 @@ func (c *Config) compileRoutes(m *hcmv3.HttpConnectionManager, env *Env, errs *c
 		errs.Wrap(config.Field("route_config"), err)
 		c.routes = staticRoutes{t}
 	case *hcmv3.HttpConnectionManager_Rds:
+		rdsFields.Check(config.Field("rds"), r.Rds, errs)
 		if r.Rds.GetConfigSource() == nil {
 			errs.Add(config.Field("rds.config_source"), "is required")
 			return

@@ -17,20 +17,17 @@ import (
 func TestFieldsAccounted(t *testing.T) {
 	t.Parallel()
 	configtest.Covers(t, configtest.Elsewhere{
-		"envoy.config.accesslog.v3.AccessLog",                             // listener/accesslog
-		"envoy.config.accesslog.v3.AccessLogFilter",                       // listener/accesslog
-		"envoy.config.core.v3.CidrRange",                                  // two values
-		"envoy.config.core.v3.ExtensionConfigSource",                      // internal/server
-		"envoy.config.core.v3.HeaderValueOption",                          // internal/mutate
-		"envoy.config.core.v3.SubstitutionFormatString",                   // internal/format
-		"envoy.config.core.v3.TypedExtensionConfig",                       // a name and a type
-		"envoy.config.route.v3.RouteConfiguration",                        // listener/route
-		"envoy.extensions.filters.network.http_connection_manager.v3.Rds", // two values
-		"envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension",
-		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails",
-		"envoy.type.matcher.v3.StringMatcher", // internal/match
+		"envoy.config.accesslog.v3.AccessLog",           // listener/accesslog
+		"envoy.config.accesslog.v3.AccessLogFilter",     // listener/accesslog
+		"envoy.config.core.v3.CidrRange",                // two values
+		"envoy.config.core.v3.ExtensionConfigSource",    // internal/server
+		"envoy.config.core.v3.HeaderValueOption",        // internal/mutate
+		"envoy.config.core.v3.SubstitutionFormatString", // internal/format
+		"envoy.config.core.v3.TypedExtensionConfig",     // a name and a type
+		"envoy.config.route.v3.RouteConfiguration",      // listener/route
+		"envoy.type.matcher.v3.StringMatcher",           // internal/match
 		"envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords",
-	}, hcmFields, commonFields, http1Fields, keyFormatFields, filterFields, upgradeFields, schemeFields,
+	}, hcmFields, rdsFields, requestIDFields, xfccFields, commonFields, http1Fields, keyFormatFields, filterFields, upgradeFields, schemeFields,
 		internalFields, localReplyFields, mapperFields)
 }
 

@@ -70,6 +70,14 @@ var (
 			"unix_sockets": "a client on a unix socket has no address that could be internal",
 		},
 	}
+	rdsFields       = config.Fields[*hcmv3.Rds]{Used: "config_source route_config_name"}
+	requestIDFields = config.Fields[*hcmv3.RequestIDExtension]{Used: "typed_config"}
+	xfccFields      = config.Fields[*hcmv3.HttpConnectionManager_SetCurrentClientCertDetails]{
+		NoOp: map[string]string{
+			"subject": "only read of a client certificate, and only plaintext is served",
+			"cert":    "as subject", "chain": "as subject", "dns": "as subject", "uri": "as subject",
+		},
+	}
 	localReplyFields = config.Fields[*hcmv3.LocalReplyConfig]{Used: "mappers body_format"}
 	mapperFields     = config.Fields[*hcmv3.ResponseMapper]{
 		Used: "filter status_code body body_format_override headers_to_add",
