@@ -76,6 +76,7 @@ var (
 		NoOp: map[string]string{
 			"subject": "only read of a client certificate, and only plaintext is served",
 			"cert":    "as subject", "chain": "as subject", "dns": "as subject", "uri": "as subject",
+			"issuer": "as subject", "format": "as subject",
 		},
 	}
 	localReplyFields = config.Fields[*hcmv3.LocalReplyConfig]{Used: "mappers body_format"}
