@@ -172,7 +172,9 @@ func reference(chains []*listenerv3.FilterChainMatch, c *stream.ConnInfo) int {
 		return []string{s}
 	}
 	port := func(a stream.Addr) []string { return []string{fmt.Sprint(a.IP.Port()), ""} }
-	step(func(m *listenerv3.FilterChainMatch) []string { return one(fmt.Sprint(m.GetDestinationPort().GetValue())) }, port(c.Local))
+	step(func(m *listenerv3.FilterChainMatch) []string {
+		return one(fmt.Sprint(m.GetDestinationPort().GetValue()))
+	}, port(c.Local))
 	step(func(m *listenerv3.FilterChainMatch) []string { return prefixKeys(m.GetPrefixRanges()) }, containing(c.Local))
 	names := []string{c.SNI}
 	for rest := c.SNI; strings.Contains(rest, "."); {
