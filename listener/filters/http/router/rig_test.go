@@ -188,7 +188,7 @@ func (r *rig) inside(f func(t *stream.Turn)) {
 	select {
 	case <-done:
 	case <-time.After(wait):
-		r.t.Fatal("the stream is stuck")
+		r.t.Error("the stream is stuck")
 	}
 }
 
@@ -203,6 +203,10 @@ func (caller) Receive(t *stream.Turn, e *stream.Event) {
 // request begins a stream with a head of "name: value" lines over GET / to host a.
 func (r *rig) request(end bool, lines ...string) {
 	r.t.Helper()
+	r.inside(func(t *stream.Turn) { r.begin(t, end, lines...) })
+}
+
+func (r *rig) begin(t *stream.Turn, end bool, lines ...string) {
 	h := &header.Map{}
 	h.AddID(header.Authority, "a:1")
 	h.AddID(header.Path, "/")
@@ -212,19 +216,17 @@ func (r *rig) request(end bool, lines ...string) {
 		name, value, _ := strings.Cut(l, ": ")
 		h.Set(name, value)
 	}
-	r.inside(func(t *stream.Turn) {
-		r.info.Reset(t.Now(), &stream.ConnInfo{})
-		r.info.Request = h
-		if r.entry = r.table.Match(h, &r.info, 0); r.entry != nil {
-			r.info.Cluster = r.entry.Cluster(h)
-		}
-		f, ok := r.cfg.NewTerminal(r).(*Filter)
-		if !ok {
-			r.t.Error("not a filter")
-		}
-		r.filter = f
-		f.OnRequestHeaders(t, h, end)
-	})
+	r.info.Reset(t.Now(), &stream.ConnInfo{})
+	r.info.Request = h
+	if r.entry = r.table.Match(h, &r.info, 0); r.entry != nil {
+		r.info.Cluster = r.entry.Cluster(h)
+	}
+	f, ok := r.cfg.NewTerminal(r).(*Filter)
+	if !ok {
+		r.t.Error("not a filter")
+	}
+	r.filter = f
+	f.OnRequestHeaders(t, h, end)
 }
 
 func (r *rig) data(s string, end bool) {
@@ -259,11 +261,13 @@ func (r *rig) armed(which uint8) time.Duration {
 
 // destroy ends the stream.
 func (r *rig) destroy() {
-	r.inside(func(t *stream.Turn) {
-		r.filter.OnLog(t, &r.info)
-		r.filter.OnDestroy(t)
-		r.mon.Retire()
-	})
+	r.inside(r.end)
+}
+
+func (r *rig) end(t *stream.Turn) {
+	r.filter.OnLog(t, &r.info)
+	r.filter.OnDestroy(t)
+	r.mon.Retire()
 }
 
 // next waits for the stream of the next attempt, with what there was to send sent.
@@ -467,11 +471,16 @@ func (u *upstream) value(name string) string {
 
 // post posts an event of the stream and waits until it was handled.
 func (u *upstream) post(e stream.Event) {
+	u.send(e)
+	u.r.inside(func(*stream.Turn) {})
+}
+
+// send posts an event of the stream.
+func (u *upstream) send(e stream.Event) {
 	u.mu.Lock()
 	target := u.target
 	u.mu.Unlock()
 	stream.Do(func(t *stream.Turn) { target.Post(t, e) })
-	u.r.inside(func(*stream.Turn) {})
 }
 
 func (u *upstream) headers(end bool, status string, lines ...string) {

@@ -102,8 +102,10 @@ func TestBackPressure(t *testing.T) {
 func TestAbort(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
-	r.request(true)
-	r.destroy() // while connecting
+	r.inside(func(t *stream.Turn) { // while connecting: no event of the pool is handled in here
+		r.begin(t, true)
+		r.end(t)
+	})
 	r.want("")
 	r.request(true)
 	r.next()
