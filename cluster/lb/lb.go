@@ -43,6 +43,8 @@ type Context struct {
 	MaxAttempts int
 	// OmitCanary avoids canary hosts (envoy.retry_host_predicates.omit_canary_hosts).
 	OmitCanary bool
+	// Previous takes traffic away from priorities that were tried; the zero value does nothing.
+	Previous Previous
 	// Avoid, if not nil, tells of any other reason to choose again.
 	Avoid func(*host.Host) bool
 }
@@ -75,9 +77,10 @@ func (b *Balancer) Pick(set *host.Set, c *Context) (h *host.Host, panicked bool)
 		p = newPlan(b, set)
 		b.plan.Store(p)
 	}
+	loads := c.Previous.loads(set, p.loads)
 	for range c.MaxAttempts + 1 {
 		var in bool
-		h, in = p.pick(b)
+		h, in = p.pick(b, loads)
 		panicked = panicked || in
 		if h == nil || !c.rejects(h) {
 			break
@@ -139,8 +142,8 @@ func (b *Balancer) byLocality(g *host.Group, pick func(*host.LocalityGroup) []*h
 }
 
 // pick chooses priority, health and locality, then a host.
-func (p *plan) pick(b *Balancer) (*host.Host, bool) {
-	i, degraded, ok := choosePriority(p.loads, b.rng())
+func (p *plan) pick(b *Balancer, loads []load) (*host.Host, bool) {
+	i, degraded, ok := choosePriority(loads, b.rng())
 	if !ok {
 		return nil, false
 	}

@@ -26,13 +26,6 @@ type Env struct {
 	HasCluster func(name string) bool
 	// ValidateClusters is the default of validate_clusters: true for a static table, false for RDS.
 	ValidateClusters bool
-	Features         Features
-}
-
-// Features are what the router and the connection manager do with an Entry; configuration that
-// needs something else is refused.
-type Features struct {
-	RetryPriority bool // retry_priority: RetryPolicy.PreviousPriorities
 }
 
 // defaultMaxBody is that of max_direct_response_body_size_bytes.

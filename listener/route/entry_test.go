@@ -123,7 +123,6 @@ func TestClusters(t *testing.T) {
 func TestAction(t *testing.T) {
 	t.Parallel()
 	env := testEnv()
-	env.Features = Features{RetryPriority: true}
 	table := compileEnv(t, `
 name: r
 internal_only_headers: [X-Int]

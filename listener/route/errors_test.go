@@ -81,7 +81,6 @@ func TestCompileErrors(t *testing.T) {
 		"connect of a websocket":  {route("{match: {prefix: /}, route: {cluster: c, upgrade_configs: [{upgrade_type: websocket, connect_config: {}}]}}"), []string{"Non-CONNECT upgrade type websocket has ConnectConfig"}},
 		"body too large":          {route("{match: {prefix: /}, direct_response: {status: 200, body: {inline_string: '" + strings.Repeat("a", 4097) + "'}}}"), []string{at + "direct_response.body.inline_string: is larger than 4096 bytes"}},
 		"no such file":            {route("{match: {prefix: /}, direct_response: {status: 200, body: {filename: /nope}}}"), []string{at + "direct_response.body.filename: /nope: "}},
-		"retry priority":          {route("{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_priority: {name: p, typed_config: {'@type': type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig, update_frequency: 2}}}}}"), []string{at + "route.retry_policy.retry_priority: is not supported"}},
 		"back-off":                {route("{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_back_off: {base_interval: 1s, max_interval: 0.5s}}}}"), []string{"retry_policy.max_interval must greater than or equal to the base_interval"}},
 		"other host predicate":    {route("{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_host_predicate: [{name: envoy.retry_host_predicates.omit_canary_hosts}]}}}"), []string{at + "route.retry_policy.retry_host_predicate[0].name: envoy.retry_host_predicates.omit_canary_hosts is not supported"}},
 		"virtual cluster":         {"name: r\nvirtual_hosts: [{name: a, domains: ['*'], virtual_clusters: [{name: x}]}]", []string{"virtual_hosts[0].virtual_clusters[0]: virtual clusters must define 'headers'"}},
@@ -96,7 +95,6 @@ func TestCompileErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			env := filterEnv()
-			env.Features = Features{}
 			env.HasCluster = func(name string) bool { return name == "c" }
 			table, err := Compile(parse(t, c.yaml), env)
 			if err == nil || table != nil {

@@ -175,9 +175,6 @@ func (c *compiler) previousPriorities(p *config.Path, m *routev3.RetryPolicy_Ret
 	if m.GetName() == "" && m.GetTypedConfig() == nil {
 		return 0
 	}
-	if !c.env.Features.RetryPriority {
-		c.errs.Add(p, "is not supported")
-	}
 	retryPriorityFields.Check(p, m, c.errs)
 	pp, ok := config.OpenAs[*previousprioritiesv3.PreviousPrioritiesConfig](p.Field("typed_config"),
 		m.GetTypedConfig(), c.errs)

@@ -10,6 +10,7 @@ import (
 	"sidecar/api/stream"
 	"sidecar/cluster"
 	"sidecar/cluster/host"
+	"sidecar/cluster/lb"
 	"sidecar/listener/route"
 )
 
@@ -88,8 +89,15 @@ func anyMatches(p *route.RetryPolicy, h *header.Map) bool {
 
 // context tells the choice of a host what was tried.
 func (x *retryState) context(c *cluster.Context) {
-	if p := x.policy; p != nil && p.PreviousHosts && len(x.tried) > 0 {
+	p := x.policy
+	if p == nil || len(x.tried) == 0 {
+		return
+	}
+	if p.PreviousHosts {
 		c.Tried, c.MaxAttempts = x.tried, int(p.HostSelectionAttempts)
+	}
+	if p.PreviousPriorities > 0 {
+		c.Previous = lb.Previous{Attempted: x.tried, Frequency: int(p.PreviousPriorities)}
 	}
 }
 
