@@ -72,6 +72,7 @@ func Compile(m *hcmv3.HttpConnectionManager, env *Env) (*Config, error) {
 	c.compileRoutes(m, env, &errs)
 	c.compileFilters(m, env, &errs)
 	if err := errs.Err(); err != nil {
+		c.Retire() // what did compile may hold something
 		return nil, err
 	}
 	return c, nil

@@ -20,6 +20,7 @@ func TestFieldsAccounted(t *testing.T) {
 		"envoy.config.accesslog.v3.AccessLog",           // listener/accesslog
 		"envoy.config.accesslog.v3.AccessLogFilter",     // listener/accesslog
 		"envoy.config.core.v3.CidrRange",                // two values
+		"envoy.config.core.v3.ConfigSource",             // internal/config/source
 		"envoy.config.core.v3.ExtensionConfigSource",    // internal/server
 		"envoy.config.core.v3.HeaderValueOption",        // internal/mutate
 		"envoy.config.core.v3.SubstitutionFormatString", // internal/format
