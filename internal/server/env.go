@@ -57,10 +57,18 @@ func (s *Server) compileTCP(m proto.Message, c filter.NetworkContext) (any, erro
 	if !ok {
 		return nil, fmt.Errorf("configuration is a %T", m)
 	}
-	return tcpproxy.Compile(msg, c, tcpproxy.Env{
+	return compiled(tcpproxy.Compile(msg, c, tcpproxy.Env{
 		Clusters: s.clusters, Random: fastRandom,
 		AccessLogs: accessLogs(s, func(l *accesslog.Logger) tcpproxy.AccessLog { return l }),
-	})
+	}))
+}
+
+// compiled makes nothing of what did not compile, not a nil pointer in an interface.
+func compiled[T any](x *T, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	return x, nil
 }
 
 func (s *Server) compileHCM(m proto.Message, c filter.NetworkContext) (any, error) {
@@ -69,7 +77,7 @@ func (s *Server) compileHCM(m proto.Message, c filter.NetworkContext) (any, erro
 		return nil, fmt.Errorf("configuration is a %T", m)
 	}
 	prefix := "http." + msg.GetStatPrefix() + "."
-	return hcm.Compile(msg, &hcm.Env{
+	return compiled(hcm.Compile(msg, &hcm.Env{
 		Filters: s.filters, Scope: s.scope, ListenerScope: c.ListenerScope,
 		Log: s.opts.Logs.Component("http"), Codec: serverCodec, Clock: &s.clock, Random: fastRandom,
 		LocalAddress: s.localAddress, Cluster: s.boot.Node.GetCluster(), Node: s.boot.Node.GetId(),
@@ -103,7 +111,7 @@ func (s *Server) compileHCM(m proto.Message, c filter.NetworkContext) (any, erro
 		Mutations: func(p *config.Path, add []*corev3.HeaderValueOption, errs *config.Errors) func(*header.Map, *stream.Info) {
 			return mutate.Compile(p, "headers", add, nil, s.headerFormat, errs).Apply
 		},
-	})
+	}))
 }
 
 // headerFormat compiles the value of a header; what is not known comes out empty.
