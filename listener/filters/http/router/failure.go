@@ -17,10 +17,6 @@ var (
 	noCluster = filter.Reply{
 		Status: 503, Details: "cluster_not_found", Flag: stream.NoClusterFound, GRPCStatus: -1,
 	}
-	noHealthyUpstream = filter.Reply{
-		Status: 503, Details: "no_healthy_upstream", Body: "no healthy upstream",
-		Flag: stream.NoHealthyUpstream, GRPCStatus: -1,
-	}
 )
 
 // OnDeadline ends what has taken too long.
@@ -119,10 +115,14 @@ func (r *Filter) onFailure(t *stream.Turn, f *stream.Fault) {
 		r.cutResponse(t, f)
 		return
 	}
-	if f.Flag&stream.NoHealthyUpstream != 0 {
+	if f.Status != 0 {
+		// The failure is none of the upstream's, so nothing is repeated: there is no host, a filter took
+		// the head apart, the protocol is not spoken.
 		r.done = true
-		r.chargeLocal(503)
-		r.reply(t, &noHealthyUpstream)
+		r.chargeLocal(f.Status)
+		r.reply(t, &filter.Reply{
+			Status: f.Status, Body: f.Body, Details: f.Details, Flag: f.Flag, GRPCStatus: -1, Fault: f,
+		})
 		return
 	}
 	kind := resetKind(f, wasSent)

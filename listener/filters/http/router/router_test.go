@@ -198,9 +198,22 @@ func TestFailures(t *testing.T) {
 			r.destroy()
 		})
 	}
-	r := newRig(t, "")
+	// A fault that says how to answer.
+	r := newRig(t, "{cluster: c, retry_policy: {retry_on: '5xx,reset'}}")
 	r.request(true)
 	u := r.next()
+	r.take()
+	u.post(stream.Event{Kind: stream.EventReset, Fault: &stream.Fault{
+		Status: 503, Details: "filter_removed_required_request_headers", Body: "missing", Flag: stream.LocalReset,
+	}})
+	r.want("reply 503 LR filter_removed_required_request_headers")
+	if r.body != "missing" {
+		t.Errorf("body %q", r.body)
+	}
+	r.destroy()
+	r = newRig(t, "")
+	r.request(true)
+	u = r.next()
 	u.headers(false, "200")
 	r.take()
 	u.fail(stream.ReasonConnectionTermination, stream.UpstreamConnectionTermination)
