@@ -88,15 +88,21 @@ image: ## build the container image
 	done; echo "make image: neither docker nor podman is installed and running" >&2; exit 1
 
 .PHONY: check
-check: $(LINT) ## all that CI checks
-	@rm -f $(CACHE)/totals
-	$(LINT) fmt --diff
-	$(MAKE) --no-print-directory gen-check lint build
+check: ## what CI checks: format, vet, build and all tests
+	@mkdir -p $(CACHE) && rm -f $(CACHE)/totals
+	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); \
+	if [ -n "$$unformatted" ]; then echo "not formatted: $$unformatted"; exit 1; fi
+	go vet ./...
+	$(MAKE) --no-print-directory build
 	go test -json ./... | go run .ci/testreport.go -totals $(CACHE)/totals .ci/allowed-skips
+
+.PHONY: check-all
+check-all: $(LINT) ## check, and what takes longer: linters, generated code, races, fuzzing
+	$(LINT) fmt --diff
+	$(MAKE) --no-print-directory gen-check lint check
 	go test -json -short -race -tags invariant ./... | \
 		go run .ci/testreport.go -short -totals $(CACHE)/totals .ci/allowed-skips
 	$(MAKE) --no-print-directory fuzz-short
-	@go run .ci/testreport.go -sum $(CACHE)/totals
 
 # Generated code must be what the .proto files make, and the list of fields what the tables say.
 .PHONY: gen-check
