@@ -25,17 +25,31 @@ type dnsServer struct {
 	asked []string
 }
 
+// samePort listens on one port for both protocols. A port that the system gives for one may be taken
+// for the other, so several are tried.
+func samePort(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	var last error
+	for range 50 {
+		udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp, err := net.Listen("tcp", udp.LocalAddr().String())
+		if err == nil {
+			return udp, tcp
+		}
+		last = err
+		_ = udp.Close()
+	}
+	t.Fatal(last)
+	return nil, nil
+}
+
 func newDNSServer(t *testing.T, zone map[string][]string) *dnsServer {
 	t.Helper()
 	s := &dnsServer{zone: zone}
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tcp, err := net.Listen("tcp", udp.LocalAddr().String())
-	if err != nil {
-		t.Skip("the port is taken for TCP")
-	}
+	udp, tcp := samePort(t)
 	s.addr = netip.MustParseAddrPort(udp.LocalAddr().String())
 	var wg sync.WaitGroup
 	t.Cleanup(wg.Wait) // run last
