@@ -99,8 +99,10 @@ type statedOption struct {
 	listening bool
 }
 
-// addAddress compiles one address. Options for STATE_BOUND are set once the socket listens: the two
-// are one step here.
+// addAddress compiles one address.
+//
+// DIVERGES(socket_options): options for STATE_BOUND are set once the socket listens, since binding and
+// listening are one step here.
 func (c *Config) addAddress(p *config.Path, a *corev3.Address, m *listenerv3.Listener, keepalive []socketOption,
 	options []statedOption, errs *config.Errors,
 ) {

@@ -125,6 +125,8 @@ func (c *connections) closeAll() {
 }
 
 // Stats are those of a listener, "listener.ADDR.".
+//
+// DIVERGES(worker_stats): there are no workers, so listener.ADDR.worker_N.* are not there.
 type Stats struct {
 	CxTotal             stats.Counter   `stat:"downstream_cx_total"`
 	CxActive            stats.Gauge     `stat:"downstream_cx_active"`

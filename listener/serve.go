@@ -109,6 +109,9 @@ func (g *generation) hand(nc net.Conn, info *stream.ConnInfo) {
 }
 
 // log writes the listener's access log, with the type that Envoy gives such lines: none.
+//
+// DIVERGES(listener_access_log): protocol and flags of an HTTP connection are in the lines of its
+// requests only.
 func (g *generation) log(r *record, f stream.Flag, details string) {
 	if r == nil {
 		return

@@ -40,6 +40,10 @@ const (
 	numFlags = iota
 )
 
+// FailureFirst is no flag: it says that the failure was noted before UpstreamRetryLimitExceeded, as
+// Envoy's TCP proxy does, and has it printed first.
+const FailureFirst Flag = 1 << 63
+
 //nolint:gochecknoglobals // immutable table
 var flagNames = [numFlags][2]string{
 	{"LH", "FailedLocalHealthCheck"},
@@ -89,9 +93,9 @@ func (f Flag) AppendTo(b []byte, form int) []byte {
 		return append(b, '-')
 	}
 	first := true
-	// Envoy prints flags in the order they were set, and that of used up retries is set before that of
-	// the failure that the last of them met.
-	if f&UpstreamRetryLimitExceeded != 0 {
+	// Envoy prints flags in the order they were set, and its router sets that of used up retries before
+	// that of the failure that the last of them met.
+	if f&(UpstreamRetryLimitExceeded|FailureFirst) == UpstreamRetryLimitExceeded {
 		b, first = append(b, retryFlag[form]...), false
 		f &^= UpstreamRetryLimitExceeded
 	}

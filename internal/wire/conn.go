@@ -55,6 +55,7 @@ type Conn struct {
 	nc       net.Conn
 	raw      syscall.RawConn
 	opt      Options
+	rx, tx   *stats.Counter // of Count
 	readFn   func(fd uintptr) bool
 	tryFn    func(fd uintptr) bool
 	writeFn  func(fd uintptr) bool
@@ -123,8 +124,27 @@ func New(nc net.Conn, opt Options) (*Conn, error) {
 // SetDrained replaces Options.Drained. Call it before anything is written.
 func (c *Conn) SetDrained(f func(t *stream.Turn)) { c.opt.Drained = f }
 
-// Count has bytes read and written counted. Call it before the connection is used.
-func (c *Conn) Count(rx, tx *stats.Counter) { c.opt.Rx, c.opt.Tx = rx, tx }
+// Count has bytes read and written counted, besides what Options say. Call it before the connection
+// is used.
+func (c *Conn) Count(rx, tx *stats.Counter) { c.rx, c.tx = rx, tx }
+
+func (c *Conn) countRx(n int) {
+	if c.opt.Rx != nil {
+		c.opt.Rx.Add(uint64(n))
+	}
+	if c.rx != nil {
+		c.rx.Add(uint64(n))
+	}
+}
+
+func (c *Conn) countTx(n int) {
+	if c.opt.Tx != nil {
+		c.opt.Tx.Add(uint64(n))
+	}
+	if c.tx != nil {
+		c.tx.Add(uint64(n))
+	}
+}
 
 // Net returns the socket for options and addresses; it must not be read or written.
 func (c *Conn) Net() net.Conn { return c.nc }
@@ -173,9 +193,7 @@ func (c *Conn) readReady(fd uintptr) bool {
 		switch {
 		case n > 0:
 			c.block, c.n = b, n
-			if c.opt.Rx != nil {
-				c.opt.Rx.Add(uint64(n))
-			}
+			c.countRx(n)
 			return true
 		case err == syscall.EINTR:
 			continue
@@ -443,9 +461,7 @@ func (c *Conn) send(fd int) bool {
 		n, err := syscall.Write(fd, c.chunk.Bytes())
 		if n > 0 {
 			c.chunk.Consume(n)
-			if c.opt.Tx != nil {
-				c.opt.Tx.Add(uint64(n))
-			}
+			c.countTx(n)
 			return true
 		}
 		switch err {
@@ -581,9 +597,7 @@ func (c *Conn) writeDirect(fd uintptr) bool {
 		switch {
 		case n > 0:
 			c.direct = c.direct[n:]
-			if c.opt.Tx != nil {
-				c.opt.Tx.Add(uint64(n))
-			}
+			c.countTx(n)
 		case err == syscall.EINTR:
 		case err == syscall.EAGAIN:
 			return true

@@ -143,8 +143,8 @@ func (c *Conn) spliceIn() (p *pipe, moved int, err error) {
 	if err == nil {
 		err = serr
 	}
-	if n > 0 && c.opt.Rx != nil {
-		c.opt.Rx.Add(uint64(n))
+	if n > 0 {
+		c.countRx(int(n))
 	}
 	return p, int(max(n, 0)), err
 }
@@ -158,9 +158,7 @@ func (c *Conn) spliceOut(p *pipe, left int, moved func(int)) error {
 			case n > 0:
 				left -= int(n)
 				moved(int(n))
-				if c.opt.Tx != nil {
-					c.opt.Tx.Add(uint64(n))
-				}
+				c.countTx(int(n))
 			case e == unix.EINTR:
 			case e == unix.EAGAIN:
 				return false

@@ -75,8 +75,10 @@ func Entry() filter.ListenerEntry {
 // OnAccept implements filter.ListenerFilter.
 func (f *Filter) OnAccept(net.Conn, *stream.ConnInfo) (more bool) { return true }
 
-// Inspect implements filter.ListenerFilter. What is no TLS is known by its first byte; Envoy waits for
-// a whole record header, so that a client that sends one byte and waits stalls there.
+// Inspect implements filter.ListenerFilter.
+//
+// DIVERGES(tls_inspector): what is no TLS is known by its first byte; Envoy waits for a whole record
+// header, so that a client that sends less and waits for an answer stalls until the timeout.
 func (f *Filter) Inspect(p []byte, info *stream.ConnInfo) (int, filter.Verdict) {
 	p = p[:min(len(p), f.max)]
 	h, n, s := parseHello(p)

@@ -70,7 +70,7 @@ func (s *session) connect(t *stream.Turn) bool {
 			return false // nothing to connect to, or a breaker: no use in trying again
 		}
 		if try >= c.maxAttempts {
-			s.info.Flags |= stream.UpstreamRetryLimitExceeded
+			s.info.Flags |= stream.UpstreamRetryLimitExceeded | stream.FailureFirst
 			cl.Traffic().CxAttemptsExceeded.Inc()
 			return false
 		}
