@@ -110,8 +110,8 @@ func noHealthyUpstream() *stream.Fault {
 // http2Upstream answers a request that a route sends to a cluster which is there for a gRPC client.
 func http2Upstream() *stream.Fault {
 	return &stream.Fault{
-		Side: stream.Internal, Flag: stream.UpstreamProtocolError, Status: 503,
-		Details: "http2_upstream_not_supported", Body: noHTTP2,
+		Side: stream.Internal, Flag: stream.UpstreamProtocolError, Reason: stream.ReasonProtocolError,
+		Details: "http2_upstream_not_supported", Transport: noHTTP2,
 	}
 }
 

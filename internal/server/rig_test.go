@@ -22,6 +22,7 @@ import (
 	"sidecar/internal/config"
 	"sidecar/internal/log"
 	"sidecar/internal/server"
+	"sidecar/xds/xdstest"
 )
 
 // proxy is a whole server in the test's process.
@@ -98,7 +99,7 @@ func (p *proxy) close() error {
 // wait is the one way to wait: for a condition, looked at every few milliseconds.
 func (p *proxy) wait(what string, cond func() bool) {
 	p.t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -174,6 +175,34 @@ func (p *proxy) waitListener(name string) (addr string) {
 	return addr
 }
 
+// patience bounds every wait.
+const patience = 20 * time.Second
+
+// nacked waits for a NACK whose text holds part.
+func (p *proxy) nacked(srv *xdstest.Server, url, part string) string {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	defer cancel()
+	e, err := srv.WaitNACK(ctx, url, part)
+	if err != nil {
+		for _, e := range srv.Events() {
+			p.t.Logf("%+v", e)
+		}
+		p.t.Fatalf("no NACK with %q: %v", part, err)
+	}
+	return e.Error
+}
+
+// acked waits for the ACK of a version.
+func (p *proxy) acked(srv *xdstest.Server, url, version string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	defer cancel()
+	if err := srv.WaitACK(ctx, url, version); err != nil {
+		p.t.Fatalf("no ACK of %s: %v", version, err)
+	}
+}
+
 // answer is what a client got.
 type answer struct {
 	status int
@@ -216,9 +245,9 @@ func noReuse(t *testing.T) *http.Transport {
 
 // traffic is clients that ask again and again, each on one kept connection.
 type traffic struct {
-	n, conns atomic.Int64
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup
+	n      atomic.Int64
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
 
 	mu   sync.Mutex // guards below
 	errs []error
@@ -231,13 +260,7 @@ func (p *proxy) load(addr string, clients int, tell func(answer) (string, error)
 	l := &traffic{cancel: cancel, seen: map[string]int{}}
 	for range clients {
 		l.wg.Go(func() {
-			tr := &http.Transport{
-				MaxIdleConnsPerHost: 1,
-				DialContext: func(ctx context.Context, network, a string) (net.Conn, error) {
-					l.conns.Add(1)
-					return new(net.Dialer).DialContext(ctx, network, a)
-				},
-			}
+			tr := &http.Transport{MaxIdleConnsPerHost: 2}
 			defer tr.CloseIdleConnections()
 			for ctx.Err() == nil {
 				// Only the loop ends, not the request: none may be lost.
