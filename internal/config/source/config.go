@@ -79,7 +79,7 @@ func ADS() *ConfigSource {
 // errors. It looks at the file system, as Envoy does: a path must exist.
 func Compile(cs *corev3.ConfigSource, path string) (*ConfigSource, error) {
 	if cs == nil {
-		return nil, fmt.Errorf("%s: required", path)
+		return nil, problem(path, "required")
 	}
 	out := &ConfigSource{}
 	var errs []error
@@ -99,8 +99,7 @@ func Compile(cs *corev3.ConfigSource, path string) (*ConfigSource, error) {
 		out.Kind, out.Key = KindGRPC, "grpc:"+digestKey(s.ApiConfigSource)
 	default:
 		// Envoy refuses self here too: nothing but LRS can inherit its parent's source.
-		errs = append(errs, fmt.Errorf("%s: Missing config source specifier in "+
-			"envoy::config::core::v3::ConfigSource", path))
+		errs = append(errs, problem(path, "Missing config source specifier in envoy::config::core::v3::ConfigSource"))
 	}
 	var err error
 	out.InitialFetchTimeout, err = duration(cs.GetInitialFetchTimeout(),
@@ -118,8 +117,7 @@ func Compile(cs *corev3.ConfigSource, path string) (*ConfigSource, error) {
 func compileFile(out *ConfigSource, file, watched, path string) error {
 	out.Kind, out.Path = KindFile, file
 	if _, err := os.Stat(file); err != nil {
-		return fmt.Errorf("%s: paths must refer to an existing path in the system: '%s' does not exist",
-			path, file)
+		return problem(path, "paths must refer to an existing path in the system: '%s' does not exist", file)
 	}
 	// Without watched_directory the file's own directory is what is watched: a file that is
 	// replaced has another inode, which a watch of the file itself would not see.
@@ -127,7 +125,7 @@ func compileFile(out *ConfigSource, file, watched, path string) error {
 	if watched != "" {
 		out.WatchedDirectory = filepath.Clean(watched)
 		if st, err := os.Stat(watched); err != nil || !st.IsDir() {
-			return fmt.Errorf("%s.watched_directory: unable to watch %s: not a directory", path, watched)
+			return problem(path+".watched_directory", "unable to watch %s: not a directory", watched)
 		}
 	}
 	out.Key = "file:" + file + "\x00" + out.WatchedDirectory
@@ -139,7 +137,7 @@ func CompileAPI(api *corev3.ApiConfigSource, path string) (*GRPC, error) {
 	out := &GRPC{SetNodeOnFirstMessageOnly: api.GetSetNodeOnFirstMessageOnly()}
 	var errs []error
 	bad := func(field, format string, args ...any) {
-		errs = append(errs, fmt.Errorf(path+field+": "+format, args...))
+		errs = append(errs, problem(path+field, format, args...))
 	}
 	switch t := api.GetApiType(); t {
 	case corev3.ApiConfigSource_GRPC:
@@ -187,7 +185,7 @@ func (g *GRPC) compileService(s *corev3.GrpcService, path string) error {
 	case *corev3.GrpcService_GoogleGrpc_:
 		errs = append(errs, g.compileGoogleGRPC(t.GoogleGrpc, path+".google_grpc"))
 	default:
-		errs = append(errs, fmt.Errorf("%s: target_specifier: required", path))
+		errs = append(errs, problem(path+".target_specifier", "required"))
 	}
 	errs = append(errs, g.compileRetry(s.GetRetryPolicy(), path+".retry_policy"))
 	for _, h := range s.GetInitialMetadata() {
@@ -200,7 +198,7 @@ func (g *GRPC) compileEnvoyGRPC(e *corev3.GrpcService_EnvoyGrpc, path string) er
 	var errs []error
 	g.Cluster, g.Authority = e.GetClusterName(), e.GetAuthority()
 	if g.Cluster == "" {
-		errs = append(errs, fmt.Errorf("%s.cluster_name: value length must be at least 1", path))
+		errs = append(errs, problem(path+".cluster_name", "value length must be at least 1"))
 	}
 	if g.Authority == "" {
 		g.Authority = g.Cluster // Envoy: "Defaults to cluster_name".
@@ -221,14 +219,14 @@ func (g *GRPC) compileRetry(r *corev3.RetryPolicy, path string) error {
 	g.BackOffBase, err1 = duration(b.GetBaseInterval(), 0, path+".base_interval")
 	g.BackOffMax, err2 = duration(b.GetMaxInterval(), 10*g.BackOffBase, path+".max_interval")
 	if g.BackOffMax < g.BackOffBase {
-		err2 = fmt.Errorf("%s.max_interval: must be greater than or equal to the base_interval", path)
+		err2 = problem(path+".max_interval", "must be greater than or equal to the base_interval")
 	}
 	return errors.Join(err1, err2)
 }
 
 func (g *GRPC) compileGoogleGRPC(gg *corev3.GrpcService_GoogleGrpc, path string) error {
 	var errs []error
-	bad := func(field, msg string) { errs = append(errs, errors.New(path+field+": "+msg)) }
+	bad := func(field, msg string) { errs = append(errs, problem(path+field, "%s", msg)) }
 	if g.TargetURI = gg.GetTargetUri(); g.TargetURI == "" {
 		bad(".target_uri", "value length must be at least 1")
 	}
@@ -238,22 +236,27 @@ func (g *GRPC) compileGoogleGRPC(gg *corev3.GrpcService_GoogleGrpc, path string)
 	return errors.Join(errs...)
 }
 
+// problem is an error at a field, which whoever prints it can find the line of.
+func problem(path, format string, args ...any) error {
+	return &config.Error{Path: path, Err: fmt.Errorf(format, args...)}
+}
+
 func duration(d *durationpb.Duration, def time.Duration, path string) (time.Duration, error) {
 	if d == nil {
 		return def, nil
 	}
 	if err := d.CheckValid(); err != nil {
-		return 0, fmt.Errorf("%s: %w", path, err)
+		return 0, problem(path, "%w", err)
 	}
 	if d.AsDuration() < 0 {
-		return 0, fmt.Errorf("%s: must not be negative", path)
+		return 0, problem(path, "must not be negative")
 	}
 	return d.AsDuration(), nil
 }
 
 func checkVersion(v corev3.ApiVersion, path string) error {
 	if v == corev3.ApiVersion_V2 { //nolint:staticcheck // refused
-		return fmt.Errorf("%s: V2 xDS is not supported, use V3", path)
+		return problem(path, "V2 xDS is not supported, use V3")
 	}
 	return nil
 }

@@ -150,7 +150,7 @@ func TestCompileErrors(t *testing.T) {
 		},
 		{
 			"no target", `{"api_config_source":{"api_type":"GRPC","grpc_services":[{}]}}`,
-			[]string{"grpc_services[0]: target_specifier: required"},
+			[]string{"grpc_services[0].target_specifier: required"},
 		},
 	}
 	for _, tt := range tests {
