@@ -2,10 +2,10 @@ package format
 
 import (
 	"strconv"
-	"strings"
 
 	"sidecar/api/header"
 	"sidecar/api/stream"
+	"sidecar/internal/grpchttp"
 )
 
 // grpcName is a gRPC status in the two spellings that Envoy prints.
@@ -35,7 +35,7 @@ var grpcNames = [...]grpcName{
 // GRPCStatus returns the gRPC status of a stream: from the trailers, else the headers, else as the
 // response code maps to one. It is false for requests that are not gRPC.
 func GRPCStatus(in *stream.Info) (int64, bool) {
-	if !isGRPC(in.Request) {
+	if in.Request == nil || !grpchttp.IsRequest(in.Request) {
 		return 0, false
 	}
 	for _, m := range [...]*header.Map{in.ResponseTrailers, in.Response} {
@@ -50,33 +50,7 @@ func GRPCStatus(in *stream.Info) (int64, bool) {
 			return int64(n), true
 		}
 	}
-	return GRPCFromHTTP(in.Status), true
-}
-
-func isGRPC(m *header.Map) bool {
-	if m == nil {
-		return false
-	}
-	ct, _ := m.Get("content-type")
-	rest, ok := strings.CutPrefix(ct, "application/grpc")
-	return ok && (rest == "" || rest[0] == '+')
-}
-
-// GRPCFromHTTP maps a response code as the gRPC specification says for responses without a status.
-func GRPCFromHTTP(code int) int64 {
-	switch code {
-	case 400:
-		return 13
-	case 401:
-		return 16
-	case 403:
-		return 7
-	case 404:
-		return 12
-	case 429, 502, 503, 504:
-		return 14
-	}
-	return 2
+	return int64(grpchttp.StatusFromHTTP(in.Status)), true
 }
 
 func appendGRPCNumber(dst []byte, in *stream.Info) ([]byte, bool) {

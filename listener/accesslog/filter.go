@@ -11,6 +11,7 @@ import (
 	"sidecar/api/stream"
 	"sidecar/internal/config"
 	"sidecar/internal/format"
+	"sidecar/internal/grpchttp"
 	"sidecar/internal/match"
 )
 
@@ -226,7 +227,7 @@ func compileGRPC(p *config.Path, f *accesslogv3.GrpcStatusFilter, errs *config.E
 		code, ok := format.GRPCStatus(in)
 		if !ok {
 			// Envoy looks at requests of any kind here: without a status, by the response code.
-			code = format.GRPCFromHTTP(in.Status)
+			code = int64(grpchttp.StatusFromHTTP(in.Status))
 		}
 		return (code >= 0 && code < 64 && statuses&(1<<uint(code)) != 0) != exclude
 	}

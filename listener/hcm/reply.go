@@ -6,6 +6,7 @@ import (
 	"sidecar/api/filter"
 	"sidecar/api/header"
 	"sidecar/api/stream"
+	"sidecar/internal/grpchttp"
 )
 
 // Local replies of the connection manager, with Envoy's status, body and details.
@@ -132,7 +133,7 @@ func (s *Stream) finishHead(h *header.Map, r *filter.Reply, body string) {
 	h.SetStatic(header.ContentType, "application/grpc")
 	code := r.GRPCStatus
 	if code < 0 {
-		code = grpcStatus(s.info.Status)
+		code = grpchttp.StatusFromHTTP(s.info.Status)
 	}
 	s.scratch = strconv.AppendInt(s.scratch[:0], int64(code), 10)
 	h.SetBytes(header.GrpcStatus, s.scratch)
@@ -140,23 +141,6 @@ func (s *Stream) finishHead(h *header.Map, r *filter.Reply, body string) {
 		s.scratch = appendGRPCMessage(s.scratch[:0], body)
 		h.SetBytes(header.GrpcMessage, s.scratch)
 	}
-}
-
-// grpcStatus maps an HTTP status as Envoy does (Grpc::Utility::httpToGrpcStatus).
-func grpcStatus(status int) int {
-	switch status {
-	case 400:
-		return 13
-	case 401:
-		return 16
-	case 403:
-		return 7
-	case 404:
-		return 12
-	case 429, 502, 503, 504:
-		return 14
-	}
-	return 2
 }
 
 // appendGRPCMessage percent-encodes as the gRPC protocol wants it.

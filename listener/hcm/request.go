@@ -6,6 +6,7 @@ import (
 	"sidecar/api/filter"
 	"sidecar/api/header"
 	"sidecar/api/stream"
+	"sidecar/internal/grpchttp"
 )
 
 // onRequestHeaders is the head of a request as the codec read it: it is checked, changed as Envoy
@@ -14,7 +15,7 @@ func (s *Stream) onRequestHeaders(t *stream.Turn, h *header.Map, end bool) {
 	s.info.Request = h
 	s.info.Protocol = s.enc.Protocol()
 	s.isHead = h.Value(header.Method) == "HEAD"
-	s.isGRPC = isGRPC(h)
+	s.isGRPC = grpchttp.IsRequest(h)
 	s.disarm(timerHeaders)
 	if end {
 		s.requestEnded(t)
@@ -308,12 +309,6 @@ func appendVia(h *header.Map, via string) {
 		return
 	}
 	h.SetStatic(header.Via, via)
-}
-
-func isGRPC(h *header.Map) bool {
-	ct := h.Value(header.ContentType)
-	const grpc = "application/grpc"
-	return strings.HasPrefix(ct, grpc) && (len(ct) == len(grpc) || ct[len(grpc)] == '+')
 }
 
 // isUpgrade tells whether the head asks to leave HTTP (Utility::isUpgrade).

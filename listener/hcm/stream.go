@@ -7,7 +7,7 @@ import (
 	"sidecar/api/header"
 	"sidecar/api/stream"
 	"sidecar/internal/buf"
-	"sidecar/internal/grpctime"
+	"sidecar/internal/grpchttp"
 	"sidecar/listener/route"
 )
 
@@ -276,7 +276,7 @@ func (s *Stream) maxDuration(h *header.Map) time.Duration {
 		return s.cfg.maxStreamDuration
 	}
 	a := e.Action
-	d := grpctime.Parse(h.Value(header.GrpcTimeout))
+	d := grpchttp.Timeout(h.Value(header.GrpcTimeout))
 	if d == 0 || a.GRPCTimeoutHeaderMax == route.Unset {
 		if a.MaxStreamDuration != route.Unset {
 			return a.MaxStreamDuration

@@ -8,6 +8,7 @@ import (
 	"sidecar/api/header"
 	"sidecar/api/stream"
 	"sidecar/internal/config"
+	"sidecar/internal/grpchttp"
 	"sidecar/internal/match"
 )
 
@@ -105,7 +106,7 @@ func (r *rule) matches(q *request) bool {
 }
 
 func (c *conditions) hold(q *request) bool {
-	if c.runtime != nil && !c.runtime.hit(q.random) || c.grpc && !isGRPC(q.h) || !c.headers.Match(q.h) {
+	if c.runtime != nil && !c.runtime.hit(q.random) || c.grpc && !grpchttp.IsRequest(q.h) || !c.headers.Match(q.h) {
 		return false
 	}
 	for i := range c.queries {
@@ -141,13 +142,6 @@ func (t *routeTLS) match(info *stream.Info) bool {
 	}
 	return (t.presented == nil || *t.presented == tls.PeerPresented) &&
 		(t.validated == nil || *t.validated == tls.PeerValidated)
-}
-
-// isGRPC is Envoy's Grpc::Common::isGrpcRequestHeaders.
-func isGRPC(h *header.Map) bool {
-	const grpc = "application/grpc"
-	ct := h.Value(header.ContentType)
-	return strings.HasPrefix(ct, grpc) && (len(ct) == len(grpc) || ct[len(grpc)] == '+')
 }
 
 // runtimeFraction is a share of requests that a runtime key may change.

@@ -7,6 +7,7 @@ import (
 	"sidecar/api/header"
 	"sidecar/api/stream"
 	"sidecar/cluster"
+	"sidecar/internal/grpchttp"
 )
 
 //nolint:gochecknoglobals // immutable table
@@ -86,7 +87,7 @@ func (r *Filter) abandonEarly(t *stream.Turn) {
 // Envoy counts only where a gRPC status was still to come (Router::Filter::chargeUpstreamAbort).
 func (r *Filter) chargeLocal(status int) {
 	if r.s.Committed() {
-		if isGRPC(r.request) {
+		if grpchttp.IsRequest(r.request) {
 			r.cfg.stats.RqResetAfterHead.Inc()
 		}
 		return

@@ -349,9 +349,3 @@ func (x *retryState) rateLimited(h *header.Map, now time.Time) (time.Duration, b
 	}
 	return 0, false
 }
-
-func isGRPC(h *header.Map) bool {
-	ct := h.Value(header.ContentType)
-	rest, ok := strings.CutPrefix(ct, "application/grpc")
-	return ok && (rest == "" || rest[0] == '+')
-}

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"sidecar/api/header"
-	"sidecar/internal/grpctime"
+	"sidecar/internal/grpchttp"
 	"sidecar/listener/route"
 )
 
@@ -23,7 +23,7 @@ type timeouts struct {
 func (x *timeouts) read(r *Filter) {
 	*x = timeouts{}
 	a, h := r.entry.Action, r.request
-	grpc := isGRPC(h)
+	grpc := grpchttp.IsRequest(h)
 	if !a.HasMaxStreamDuration {
 		x.route = a.Timeout
 		if grpc && a.MaxGRPCTimeout != route.Unset {
@@ -68,7 +68,7 @@ func (x *timeouts) announce(r *Filter) {
 }
 
 func grpcTimeout(a *route.Action, h *header.Map) time.Duration {
-	d := grpctime.Parse(h.Value(header.GrpcTimeout))
+	d := grpchttp.Timeout(h.Value(header.GrpcTimeout))
 	if a.GRPCTimeoutOffset > 0 && a.GRPCTimeoutOffset < d {
 		d -= a.GRPCTimeoutOffset
 	}

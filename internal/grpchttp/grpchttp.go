@@ -1,0 +1,64 @@
+// Package grpchttp reads what gRPC puts into HTTP heads, as Envoy does (Grpc::Common).
+package grpchttp
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"sidecar/api/header"
+)
+
+// IsRequest tells whether a request head is that of a gRPC call (Grpc::Common::hasGrpcContentType).
+func IsRequest(h *header.Map) bool {
+	rest, ok := strings.CutPrefix(h.Value(header.ContentType), "application/grpc")
+	return ok && (rest == "" || rest[0] == '+')
+}
+
+// StatusFromHTTP maps a response code as the gRPC specification says for responses without a status
+// (Grpc::Utility::httpToGrpcStatus).
+func StatusFromHTTP(code int) int {
+	switch code {
+	case 400:
+		return 13
+	case 401:
+		return 16
+	case 403:
+		return 7
+	case 404:
+		return 12
+	case 429, 502, 503, 504:
+		return 14
+	}
+	return 2
+}
+
+// Timeout reads a grpc-timeout: up to eight digits and a unit; 0 if there is none or it is not valid.
+func Timeout(v string) time.Duration {
+	if len(v) < 2 || len(v) > 9 {
+		return 0
+	}
+	n, err := strconv.ParseUint(v[:len(v)-1], 10, 32)
+	if err != nil {
+		return 0
+	}
+	unit := time.Duration(0)
+	switch v[len(v)-1] {
+	case 'H':
+		unit = time.Hour
+	case 'M':
+		unit = time.Minute
+	case 'S':
+		unit = time.Second
+	case 'm':
+		unit = time.Millisecond
+	case 'u':
+		unit = time.Microsecond
+	case 'n':
+		unit = time.Nanosecond
+	}
+	if n > uint64(1<<62/max(unit, 1)) {
+		return 1 << 62
+	}
+	return time.Duration(n) * unit
+}
