@@ -19,9 +19,13 @@ import (
 // it is asked for.
 func (s *Server) dumps() []admin.Dump {
 	return []admin.Dump{
-		{Get: s.dumpBootstrap}, {Get: s.dumpClusters}, {EDS: true, Get: s.dumpEndpoints},
-		{Get: s.dumpListeners}, {Get: func() proto.Message { return &adminv3.ScopedRoutesConfigDump{} }},
-		{Get: s.dumpRoutes}, {Get: func() proto.Message { return &adminv3.SecretsConfigDump{} }},
+		{Get: s.dumpBootstrap},
+		{Get: s.dumpClusters},
+		{EDS: true, Get: s.dumpEndpoints},
+		{Get: s.dumpListeners},
+		{Get: func() proto.Message { return &adminv3.ScopedRoutesConfigDump{} }},
+		{Get: s.dumpRoutes},
+		{Get: func() proto.Message { return &adminv3.SecretsConfigDump{} }},
 		{Get: s.dumpExtensions},
 	}
 }
@@ -143,25 +147,4 @@ func (s *Server) serverInfo() *adminv3.ServerInfo {
 			DisableHotRestart: o.DisableHotRestart, EnableCoreDump: o.EnableCoreDump,
 		},
 	}
-}
-
-// list returns the tables that are subscribed to.
-func (r *routeTables) list() []*routeTable {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := make([]*routeTable, 0, len(r.tables))
-	for _, t := range r.tables {
-		out = append(out, t)
-	}
-	return out
-}
-
-func (x *extensions) list() []*extension {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	out := make([]*extension, 0, len(x.held))
-	for _, e := range x.held {
-		out = append(out, e)
-	}
-	return out
 }

@@ -20,7 +20,7 @@ import (
 
 // extension is one subscribed filter. It implements source.Watcher.
 type extension struct {
-	// Set by acquire, never changed.
+	// Set by subscribe, never changed.
 	s       *Server
 	name    string
 	types   []string
@@ -33,8 +33,6 @@ type extension struct {
 
 	once    sync.Once
 	updated atomic.Int64 // when the version in force came, unix nanoseconds
-
-	uses int // guarded by extensions.mu
 }
 
 // extensionStats are those that extension configs have besides those of every subscription.
@@ -44,45 +42,27 @@ type extensionStats struct {
 	Conflict stats.Counter `stat:"config_conflict"`
 }
 
-func (x *extensions) acquire(u *extensionUse) *extension {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if e := x.held[u.key]; e != nil {
-		e.uses++
-		return e
-	}
-	scope := x.s.scope.Sub("extension_config_discovery.http_filter." + u.name)
+// subscribe makes the extension of the use.
+func (u *extensionUse) subscribe() *extension {
+	s := u.list.s
+	scope := s.scope.Sub("extension_config_discovery.http_filter." + u.name)
 	e := &extension{
-		s: x.s, name: u.name, types: u.types, context: u.c, uses: 1, ready: make(chan struct{}),
+		s: s, name: u.name, types: u.types, context: u.c, ready: make(chan struct{}),
 		scope: scope, stats: stats.Bind[extensionStats](scope),
 	}
 	e.slot = live.NewSlot(live.Hooks[filter.Factory]{Warm: warmFactory, Swapped: e.swapped, Retire: retireFactory})
-	x.held[u.key] = e
-	e.sub = x.s.xds.Subscribe(source.Spec{
+	e.sub = s.xds.Subscribe(source.Spec{
 		TypeURL: source.ExtensionType, Names: []string{u.name}, Source: u.source, Watcher: e,
 		Stats: stats.Bind[source.Stats](scope), ControlPlane: u.source.ControlPlane(scope),
 	})
 	return e
 }
 
-func (x *extensions) release(key string) {
-	x.mu.Lock()
-	e := x.held[key]
-	if e == nil {
-		x.mu.Unlock()
-		return
-	}
-	e.uses--
-	gone := e.uses == 0
-	if gone {
-		delete(x.held, key)
-	}
-	x.mu.Unlock()
-	if gone {
-		e.sub.Close()
-		e.slot.Close()
-		e.scope.Close()
-	}
+// close ends the subscription and the version in force after the last use.
+func (e *extension) close() {
+	e.sub.Close()
+	e.slot.Close()
+	e.scope.Close()
 }
 
 // Apply implements source.Watcher. The answer to the server waits until a version has started: a

@@ -20,9 +20,7 @@ import (
 // extensions holds the HTTP filters that ECDS brings, one for each name, source and place.
 type extensions struct {
 	s *Server
-
-	mu   sync.Mutex // guards below
-	held map[string]*extension
+	shared[*extension]
 }
 
 // extensionUse is a connection manager's use of an extension: the factory that it keeps. A stream
@@ -98,7 +96,7 @@ func (u *extensionUse) Warm(ctx context.Context) error {
 
 // Await subscribes and waits until a version is in force or is not waited for any more.
 func (u *extensionUse) Await(ctx context.Context) {
-	u.once.Do(func() { u.loaded.Store(u.list.acquire(u)) })
+	u.once.Do(func() { u.loaded.Store(u.list.acquire(u.key, u.subscribe)) })
 	if u.noWait && u.first != nil {
 		return
 	}

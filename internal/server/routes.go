@@ -19,9 +19,7 @@ import (
 // use it.
 type routeTables struct {
 	s *Server
-
-	mu     sync.Mutex // guards below
-	tables map[string]*routeTable
+	shared[*routeTable]
 }
 
 // routeTable is one subscribed table. It implements source.Watcher.
@@ -30,7 +28,6 @@ type routeTable struct {
 	dynamic *route.Dynamic
 	scope   *stats.Scope
 	sub     source.Subscription
-	uses    int
 	once    sync.Once
 	ready   chan struct{} // the first answer came, or is not waited for any more
 
@@ -71,7 +68,7 @@ func (r *routeTables) use(name, prefix string, cs *corev3.ConfigSource) (hcm.Rou
 // Await subscribes and waits for the first table, or for the end of initial_fetch_timeout.
 func (u *routeUse) Await(ctx context.Context) {
 	u.once.Do(func() {
-		u.table = u.tables.acquire(u)
+		u.table = u.tables.acquire(u.key, u.subscribe)
 		close(u.loaded)
 	})
 	select {
@@ -101,41 +98,22 @@ func (u *routeUse) Retire() {
 	})
 }
 
-func (r *routeTables) acquire(u *routeUse) *routeTable {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if t := r.tables[u.key]; t != nil {
-		t.uses++
-		return t
-	}
-	env := r.s.routeEnv(u.prefix)
-	t := &routeTable{name: u.name, dynamic: route.NewDynamic(env), uses: 1, ready: make(chan struct{})}
-	t.scope = r.s.scope.Sub(u.prefix + "rds." + u.name)
-	r.tables[u.key] = t
-	t.sub = r.s.xds.Subscribe(source.Spec{
+// subscribe makes the table of the use.
+func (u *routeUse) subscribe() *routeTable {
+	s := u.tables.s
+	t := &routeTable{name: u.name, dynamic: route.NewDynamic(s.routeEnv(u.prefix)), ready: make(chan struct{})}
+	t.scope = s.scope.Sub(u.prefix + "rds." + u.name)
+	t.sub = s.xds.Subscribe(source.Spec{
 		TypeURL: source.RouteType, Names: []string{u.name}, Source: u.source, Watcher: t,
 		Stats: stats.Bind[source.Stats](t.scope), ControlPlane: u.source.ControlPlane(t.scope),
 	})
 	return t
 }
 
-func (r *routeTables) release(key string) {
-	r.mu.Lock()
-	t := r.tables[key]
-	if t == nil {
-		r.mu.Unlock()
-		return
-	}
-	t.uses--
-	gone := t.uses == 0
-	if gone {
-		delete(r.tables, key)
-	}
-	r.mu.Unlock()
-	if gone {
-		t.sub.Close()
-		t.scope.Close()
-	}
+// close ends the subscription after the last use.
+func (t *routeTable) close() {
+	t.sub.Close()
+	t.scope.Close()
 }
 
 // Apply implements source.Watcher.

@@ -163,8 +163,8 @@ func (s *Server) assemble(errs *config.Errors) error {
 	}
 	s.filters = s.httpFilters()
 	s.node.Extensions = s.builtins()
-	s.routes = &routeTables{s: s, tables: map[string]*routeTable{}}
-	s.extensions = &extensions{s: s, held: map[string]*extension{}}
+	s.routes = &routeTables{s: s}
+	s.extensions = &extensions{s: s}
 	s.draining = listener.NewDraining(listener.DrainPolicy{
 		Time: s.opts.DrainTime, Immediate: s.opts.DrainStrategy == Immediate,
 	})
