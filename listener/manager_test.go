@@ -90,7 +90,7 @@ func TestUpdate_InPlace(t *testing.T) {
 	if r.addr("l") != addr {
 		t.Errorf("rebound from %s to %s", addr, r.addr("l"))
 	}
-	if !alive(kept) || !alive(kept) {
+	if !alive(kept) || !alive(kept) { //nolint:staticcheck // two messages
 		t.Error("a connection of a chain that stays was ended")
 	}
 	r.wait("retired chain", func() bool { return slices.Equal(r.retired(), []string{"b"}) })
@@ -118,7 +118,7 @@ func TestUpdate_Unchanged(t *testing.T) {
 	c := r.dial("l")
 	hello(t, c)
 	r.apply("l", loopback, chains("a"))
-	if !alive(c) || !alive(c) {
+	if !alive(c) || !alive(c) { //nolint:staticcheck // two messages
 		t.Error("a listener that was sent again drains")
 	}
 	if len(r.made) != 1 || r.stat("listener_manager.listener_modified") != 0 {
@@ -222,9 +222,8 @@ func TestWarming(t *testing.T) {
 	if !errors.Is(err, r.fail) || hello(t, r.dial("l")) != "b" {
 		t.Errorf("error %v; the version before must stay", err)
 	}
-	if got := r.retired(); !slices.Equal(got, []string{"a", "c"}) {
-		t.Errorf("retired %v", got)
-	}
+	// The version before the last drains on a goroutine of its own, so either may be the first.
+	r.wait("retired versions", func() bool { return slices.Equal(slices.Sorted(slices.Values(r.retired())), []string{"a", "c"}) })
 	if s := r.Snapshot(); len(s) != 1 || !strings.Contains(s[0].Err, "does not start") {
 		t.Errorf("status %+v", s)
 	}

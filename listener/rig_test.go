@@ -215,7 +215,7 @@ func parse(t testing.TB, name string, parts ...string) *listenerv3.Listener {
 }
 
 // try applies a listener and returns what its Started got, and a channel that its Ready closes.
-func (r *rig) try(name string, parts ...string) (error, <-chan struct{}) {
+func (r *rig) try(name string, parts ...string) (error, <-chan struct{}) { //nolint:staticcheck // in the order they come
 	r.t.Helper()
 	started, ready := make(chan error, 1), make(chan struct{})
 	r.Apply(parse(r.t, name, parts...), "v", false, Outcome{
