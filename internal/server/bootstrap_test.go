@@ -135,7 +135,8 @@ layered_runtime: {layers: [{name: static_layer_0, static_layer: {envoy: {resourc
       name: envoy.transport_sockets.tls
       typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: www.example.com}
 `, []string{"static_resources.clusters[0].transport_socket"}},
-		{"edge", `overload_manager:
+		{
+			"edge", `overload_manager:
   refresh_interval: 0.25s
   resource_monitors:
   - name: envoy.resource_monitors.fixed_heap
@@ -153,7 +154,8 @@ static_resources:
           common_http_protocol_options: {idle_timeout: 3600s, headers_with_underscores_action: REJECT_REQUEST}
           stream_idle_timeout: 300s
           request_timeout: 300s`, "    per_connection_buffer_limit_bytes: 32768\n") + service,
-			[]string{"overload_manager.actions[0].name"}},
+			[]string{"overload_manager.actions[0].name"},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

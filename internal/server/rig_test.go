@@ -40,6 +40,7 @@ const adminYAML = "admin: {address: {socket_address: {address: 127.0.0.1, port_v
 	"node: {id: test, cluster: test}\n"
 
 func options(t testing.TB, yaml string) (*server.Options, *logBuffer) {
+	t.Helper()
 	logs := &logBuffer{}
 	return &server.Options{
 		ConfigYAML: yaml, Concurrency: 2, AdminAddressPath: filepath.Join(t.TempDir(), "admin"),

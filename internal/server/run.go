@@ -35,7 +35,9 @@ func (s *Server) run(ctx context.Context) error {
 	done, err := s.wait(ctx, signals, up)
 	stop()
 	if !done {
-		<-up
+		if late := <-up; late != nil {
+			s.log.Debug("start was cut short: " + late.Error())
+		}
 	}
 	return err
 }

@@ -249,6 +249,7 @@ type fileSource struct {
 }
 
 func newFile(t testing.TB, dir, name string) fileSource {
+	t.Helper()
 	return fileSource{t, filepath.Join(dir, name+".yaml")}
 }
 
