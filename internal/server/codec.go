@@ -12,7 +12,9 @@ import (
 // serverCodec returns what makes the codecs of downstream connections.
 func serverCodec(o *hcm.CodecOptions) hcm.NewCodec {
 	opt := serverOptions(o)
-	return func(w *wire.Conn, h stream.ServerHandler) hcm.Codec { return h1.NewServerConn(w, h, opt) }
+	return func(w *wire.Conn, h stream.ServerHandler, _ *stream.ConnInfo) hcm.Codec {
+		return h1.NewServerConn(w, h, opt)
+	}
 }
 
 func serverOptions(o *hcm.CodecOptions) *h1.ServerOptions {

@@ -15,6 +15,7 @@ import (
 	"sidecar/api/stream"
 	"sidecar/internal/buf"
 	"sidecar/internal/config"
+	"sidecar/internal/config/protocol"
 	"sidecar/internal/wire"
 	"sidecar/listener/route"
 )
@@ -108,6 +109,8 @@ type Overload interface {
 
 // CodecOptions are what the connection manager asks of whatever codec serves a connection.
 type CodecOptions struct {
+	Type                 CodecType
+	HTTP2                protocol.HTTP2
 	DefaultHost          string // of HTTP/1.0 requests without one
 	MaxHeadersBytes      int
 	MaxHeaders           int
@@ -129,8 +132,18 @@ type CodecOptions struct {
 	IgnoreUpgrade func(value string) bool
 }
 
-// NewCodec makes the codec of a connection.
-type NewCodec func(w *wire.Conn, h stream.ServerHandler) Codec
+// CodecType is which codec serves a connection (HttpConnectionManager.CodecType).
+type CodecType uint8
+
+// The codec types. CodecAuto goes by ALPN, and else by the preface of HTTP/2.
+const (
+	CodecAuto CodecType = iota
+	CodecHTTP1
+	CodecHTTP2
+)
+
+// NewCodec makes the codec of a connection, of which info tells what was negotiated.
+type NewCodec func(w *wire.Conn, h stream.ServerHandler, info *stream.ConnInfo) Codec
 
 // Env is what a Compile may use: lookups and constructors of what lives outside this package.
 type Env struct {

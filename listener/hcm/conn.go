@@ -19,6 +19,12 @@ type Codec interface {
 	Close(t *stream.Turn)
 	// Local tells, once Serve has returned, that we and not the client ended the connection.
 	Local() bool
+	// Drain tells the client that the connection will end soon, where its protocol can (HTTP/2: a GOAWAY
+	// that still takes streams); GoAway that no further stream is taken: the connection ends with its
+	// last stream. Both may be called from any goroutine, inside streams too, and more than once.
+	// HTTP/1 says it with the next response (connection: close), so there they do nothing.
+	Drain(t *stream.Turn)
+	GoAway(t *stream.Turn)
 }
 
 // Conn is one downstream connection that the manager serves.
@@ -61,7 +67,7 @@ func (c *Config) Serve(t *stream.Turn, w *wire.Conn, info *stream.ConnInfo, d fi
 	conn.stats.CxTotal.Inc()
 	conn.stats.CxActive.Inc()
 	w.Count(&conn.stats.CxRxBytes, &conn.stats.CxTxBytes)
-	conn.codec = c.newCodec(w, conn)
+	conn.codec = c.newCodec(w, conn, &conn.info)
 	conn.startIdle()
 	conn.codec.Serve(t)
 	conn.stopIdle()

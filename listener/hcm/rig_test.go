@@ -72,6 +72,8 @@ type fakeCodec struct{ closed chan struct{} }
 func (*fakeCodec) Serve(*stream.Turn)   {}
 func (c *fakeCodec) Close(*stream.Turn) { close(c.closed) }
 func (*fakeCodec) Local() bool          { return true }
+func (*fakeCodec) Drain(*stream.Turn)   {}
+func (*fakeCodec) GoAway(*stream.Turn)  {}
 
 const plainRoutes = `
 name: r
@@ -134,7 +136,7 @@ func (r *rig) env() *Env {
 		Random: func() uint64 { return 7 }, LocalAddress: "10.9.9.9", Cluster: "svc", Node: "node",
 		BufferLimit: 8,
 		Codec: func(*CodecOptions) NewCodec {
-			return func(*wire.Conn, stream.ServerHandler) Codec { return &fakeCodec{} }
+			return func(*wire.Conn, stream.ServerHandler, *stream.ConnInfo) Codec { return &fakeCodec{} }
 		},
 		CompileRoutes: func(rc *routev3.RouteConfiguration) (*route.Table, error) {
 			return route.Compile(rc, route.Env{})

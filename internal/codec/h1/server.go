@@ -68,6 +68,12 @@ func NewServerConn(w *wire.Conn, h stream.ServerHandler, o *ServerOptions) *Serv
 // SetDrain makes the next response the last one. It may be called from any goroutine.
 func (c *ServerConn) SetDrain() { c.draining.Store(true) }
 
+// Drain does nothing: HTTP/1 announces the end of a connection with a response.
+func (c *ServerConn) Drain(*stream.Turn) {}
+
+// GoAway does nothing, as Drain.
+func (c *ServerConn) GoAway(*stream.Turn) {}
+
 // Idle tells that no request is under way. It may be called from any goroutine.
 func (c *ServerConn) Idle() bool { return !c.busy.Load() }
 
