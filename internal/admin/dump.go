@@ -8,6 +8,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"sidecar/internal/config"
 )
 
 // typePlain is what Envoy sends with the errors of /config_dump.
@@ -51,7 +53,7 @@ func (s *Server) serveConfigDump(r *request) answer {
 	}
 	dump := &adminv3.ConfigDump{}
 	for _, m := range out {
-		redact(m.ProtoReflect(), false, 0)
+		config.Redact(m)
 		a, err := anypb.New(m)
 		if err != nil {
 			return plain(http.StatusInternalServerError, "cannot be shown: "+err.Error())
