@@ -60,9 +60,24 @@ compat: build ## play the same requests to Envoy and to us, and show what differ
 peer: ## install Envoy and the load generators into .cache, for bench and compat
 	go run ./internal/peer
 
+# grpc-go's own client and server come from a module of their own.
+.PHONY: tools-interop
+tools-interop:
+	@mkdir -p $(CACHE)/interop
+	cd internal/interop && go build -o $(CACHE)/interop/ \
+		google.golang.org/grpc/interop/client google.golang.org/grpc/interop/server
+
+.PHONY: interop
+interop: build tools-interop ## every interop case of gRPC through bin/sidecar, plaintext and TLS
+	cd internal/interop && go test -count=1 ./...
+
 .PHONY: lint
 lint: $(LINT) ## run the linters
 	$(LINT) run ./...
+
+.PHONY: lint-check
+lint-check: lint
+	$(LINT) fmt --diff
 
 .PHONY: fmt
 fmt: $(LINT) ## format the code
@@ -88,27 +103,19 @@ image: ## build the container image
 	done; echo "make image: neither docker nor podman is installed and running" >&2; exit 1
 
 .PHONY: check
-check: ## what CI checks: format, vet, build and all tests
-	@mkdir -p $(CACHE) && rm -f $(CACHE)/totals
-	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); \
-	if [ -n "$$unformatted" ]; then echo "not formatted: $$unformatted"; exit 1; fi
-	go vet ./...
-	$(MAKE) --no-print-directory build
-	go test -json ./... | go run .ci/testreport.go -totals $(CACHE)/totals .ci/allowed-skips
-
-.PHONY: check-all
-check-all: $(LINT) ## check, and what takes longer: linters, generated code, races, fuzzing
-	$(LINT) fmt --diff
-	$(MAKE) --no-print-directory gen-check lint check
-	go test -json -short -race -tags invariant ./... | \
-		go run .ci/testreport.go -short -totals $(CACHE)/totals .ci/allowed-skips
-	$(MAKE) --no-print-directory fuzz-short
+check: ## what CI checks: format, build, tests, generated code, linters, races, a moment of fuzzing
+	@.ci/check $(CACHE)
 
 # Generated code must be what the .proto files make, and the list of fields what the tables say.
 .PHONY: gen-check
 gen-check: $(GENGO) $(PROTOC_PY)
 	.ci/gen -check $(GENGO) $(PROTOC_PY)
 	go run .ci/fields.go -check
+
+# What lint and gen need and can only be had over the network.
+.PHONY: tools-lint tools-gen
+tools-lint: $(LINT)
+tools-gen: $(GENGO) $(PROTOC_PY)
 
 $(LINT):
 	GOBIN=$(CACHE)/build go install $(GOLANGCI_LINT)

@@ -7,7 +7,8 @@
 // lists all that was skipped and allows it: the run without -short is the judge.
 //
 // With -totals FILE the totals are added to that file; -sum FILE only prints the sum of them, alone on
-// its line.
+// its line. -skip "check lint" -reason TEXT counts a step that is no test as skipped, and judges it by
+// the same file.
 package main
 
 import (
@@ -42,6 +43,8 @@ func main() {
 	r := &report{allowed: map[string]bool{}, output: map[string][]string{}}
 	totals := flag.String("totals", "", "file that the totals are added to")
 	sum := flag.String("sum", "", "only print the sum of the totals in a file")
+	step := flag.String("skip", "", "only count this step, two words, as skipped")
+	reason := flag.String("reason", "", "why -skip")
 	flag.BoolVar(&r.short, "short", false, "the tests run with -short")
 	flag.Parse()
 	if *sum != "" {
@@ -49,7 +52,13 @@ func main() {
 		return
 	}
 	start := time.Now()
-	exitOn(r.run(flag.Args(), os.Stdin))
+	if *step != "" {
+		exitOn(r.run(flag.Args(), strings.NewReader("")))
+		pkg, name, _ := strings.Cut(*step, " ")
+		r.skip(pkg, name, *reason)
+	} else {
+		exitOn(r.run(flag.Args(), os.Stdin))
+	}
 	for _, s := range r.skips {
 		fmt.Println(s)
 	}
@@ -58,7 +67,7 @@ func main() {
 	if *totals != "" {
 		exitOn(r.add(*totals))
 	}
-	if r.failed > 0 || r.bad > 0 || r.forbidden > 0 || r.passed == 0 {
+	if r.failed > 0 || r.bad > 0 || r.forbidden > 0 || r.passed == 0 && *step == "" {
 		os.Exit(1)
 	}
 }
@@ -162,15 +171,20 @@ func (r *report) end(e *event, key string) {
 		r.failed++
 		fmt.Print(text)
 	case "skip":
-		r.skipped++
-		top, _, _ := strings.Cut(e.Test, "/")
-		verdict := "skipped"
-		if !r.short && !r.allowed[e.Package+" "+e.Test] && !r.allowed[e.Package+" "+top] {
-			verdict = "SKIPPED, which .ci/allowed-skips doesn't allow"
-			r.forbidden++
-		}
-		r.skips = append(r.skips, fmt.Sprintf("%s: %s %s: %s", verdict, e.Package, e.Test, reason(text)))
+		r.skip(e.Package, e.Test, reason(text))
 	}
+}
+
+// skip judges what was skipped. A subtest is allowed with its test.
+func (r *report) skip(pkg, test, why string) {
+	r.skipped++
+	top, _, _ := strings.Cut(test, "/")
+	verdict := "skipped"
+	if !r.short && !r.allowed[pkg+" "+test] && !r.allowed[pkg+" "+top] {
+		verdict = "SKIPPED, which .ci/allowed-skips doesn't allow"
+		r.forbidden++
+	}
+	r.skips = append(r.skips, fmt.Sprintf("%s: %s %s: %s", verdict, pkg, test, why))
 }
 
 // reason is what the test said, without the lines of the test runner.
