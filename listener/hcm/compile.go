@@ -15,6 +15,7 @@ import (
 	"sidecar/api/stats"
 	"sidecar/api/stream"
 	"sidecar/internal/config"
+	"sidecar/internal/config/protocol"
 	"sidecar/internal/match"
 	"sidecar/listener/route"
 )
@@ -53,9 +54,6 @@ func Compile(m *hcmv3.HttpConnectionManager, env *Env) (*Config, error) {
 		localCluster:  env.Cluster,
 		localNode:     env.Node,
 		bufferLimit:   env.BufferLimit,
-	}
-	if m.GetCodecType() == hcmv3.HttpConnectionManager_HTTP2 || m.GetCodecType() == hcmv3.HttpConnectionManager_HTTP3 {
-		errs.Addf(config.Field("codec_type"), "%s is not supported", m.GetCodecType())
 	}
 	c.compileNames(m, &errs)
 	c.compileTimeouts(m, &errs)
@@ -128,6 +126,16 @@ func (c *Config) compileTimeouts(m *hcmv3.HttpConnectionManager, errs *config.Er
 
 func (c *Config) compileCodec(m *hcmv3.HttpConnectionManager, errs *config.Errors) {
 	o := &c.codecOptions
+	switch m.GetCodecType() {
+	case hcmv3.HttpConnectionManager_AUTO:
+		o.Type = CodecAuto
+	case hcmv3.HttpConnectionManager_HTTP1:
+		o.Type = CodecHTTP1
+	case hcmv3.HttpConnectionManager_HTTP2:
+		o.Type = CodecHTTP2
+	case hcmv3.HttpConnectionManager_HTTP3:
+		errs.Addf(config.Field("codec_type"), "%s is not supported", m.GetCodecType())
+	}
 	kb := config.Value(m.GetMaxRequestHeadersKb(), defaultMaxHeadersKB)
 	if kb == 0 || kb > maxHeadersKBLimit {
 		errs.Addf(config.Field("max_request_headers_kb"), "must be from 1 to %d", maxHeadersKBLimit)
@@ -147,6 +155,10 @@ func (c *Config) compileCodec(m *hcmv3.HttpConnectionManager, errs *config.Error
 	c.proxy100Continue = m.GetProxy_100Continue()
 	o.Proxy100Continue = true // the manager answers, and counts, where it isn't for the upstream
 	o.DelayedCloseExpired = &c.stats.CxDelayedCloseTimeout
+	o.ProtocolError = &c.stats.CxProtocolError
+	o.StreamFlushTimeout = config.Duration(config.Field("stream_flush_timeout"),
+		m.GetStreamFlushTimeout(), c.streamIdleTimeout, errs)
+	c.compileHTTP2(m, errs)
 	h1 := m.GetHttpProtocolOptions()
 	p := config.Field("http_protocol_options")
 	http1Fields.Check(p, h1, errs)
@@ -168,6 +180,20 @@ func (c *Config) compileCodec(m *hcmv3.HttpConnectionManager, errs *config.Error
 			}
 			o.PreserveCase = true
 		}
+	}
+}
+
+// compileHTTP2 compiles what is read by HTTP/2 alone. The manager's word on stream errors is overridden
+// by that of the protocol's options, but not by the deprecated one there.
+func (c *Config) compileHTTP2(m *hcmv3.HttpConnectionManager, errs *config.Errors) {
+	h2, p := m.GetHttp2ProtocolOptions(), config.Field("http2_protocol_options")
+	o := &c.codecOptions
+	o.HTTP2 = protocol.CompileHTTP2(p, h2, errs)
+	if b := m.GetStreamErrorOnInvalidHttpMessage(); b != nil && h2.GetOverrideStreamErrorOnInvalidHttpMessage() == nil {
+		o.HTTP2.StreamErrorOnInvalid = b.GetValue()
+	}
+	if int(o.HTTP2.MaxFieldSize) > o.MaxHeadersBytes {
+		errs.Add(p.Field("max_header_field_size_kb"), "must not be above max_request_headers_kb")
 	}
 }
 

@@ -23,6 +23,7 @@ func TestFieldsAccounted(t *testing.T) {
 		"envoy.config.core.v3.ConfigSource",             // internal/config/source
 		"envoy.config.core.v3.ExtensionConfigSource",    // internal/server
 		"envoy.config.core.v3.HeaderValueOption",        // internal/mutate
+		"envoy.config.core.v3.Http2ProtocolOptions",     // internal/config/protocol
 		"envoy.config.core.v3.SubstitutionFormatString", // internal/format
 		"envoy.config.core.v3.TypedExtensionConfig",     // a name and a type
 		"envoy.config.route.v3.RouteConfiguration",      // listener/route
@@ -55,7 +56,7 @@ func TestCompileErrors(t *testing.T) {
 		"no routes":       {"stat_prefix: t\n", terminal, "one of route_config and rds is required"},
 		"scoped routes":   {"stat_prefix: t\nscoped_routes: {name: x}\n", terminal, "scoped_routes: is not supported"},
 		"tracing":         {base + "tracing: {}\n", terminal, "tracing: is not supported"},
-		"HTTP/2":          {base + "codec_type: HTTP2\n", terminal, "codec_type: HTTP2 is not supported"},
+		"HTTP/3":          {base + "codec_type: HTTP3\n", terminal, "codec_type: HTTP3 is not supported"},
 		"both strips":     {base + "strip_any_host_port: true\nstrip_matching_host_port: true\n", terminal, "strip_any_host_port: Error: Only one of"},
 		"upgrade twice":   {base + "upgrade_configs: [{upgrade_type: x}, {upgrade_type: X}]\n", terminal, `upgrade_configs[1].upgrade_type: "X" is there twice`},
 		"address":         {base + "internal_address_config: {cidr_ranges: [{address_prefix: x}]}\n", terminal, "internal_address_config.cidr_ranges[0]: "},

@@ -109,12 +109,15 @@ type Overload interface {
 
 // CodecOptions are what the connection manager asks of whatever codec serves a connection.
 type CodecOptions struct {
-	Type                 CodecType
-	HTTP2                protocol.HTTP2
-	DefaultHost          string // of HTTP/1.0 requests without one
-	MaxHeadersBytes      int
-	MaxHeaders           int
-	DelayedCloseTimeout  time.Duration
+	Type                CodecType
+	HTTP2               protocol.HTTP2
+	DefaultHost         string // of HTTP/1.0 requests without one
+	MaxHeadersBytes     int
+	MaxHeaders          int
+	DelayedCloseTimeout time.Duration
+	// StreamFlushTimeout bounds how long the end of a response waits for a client that takes nothing of
+	// it; 0 is for ever. HTTP/2 alone reads it, as in Envoy.
+	StreamFlushTimeout   time.Duration
 	AllowAbsoluteURL     bool
 	AcceptHTTP10         bool
 	Proxy100Continue     bool
@@ -128,6 +131,9 @@ type CodecOptions struct {
 	StreamErrorOnInvalid bool
 	Strict               bool
 	DelayedCloseExpired  *stats.Counter
+	// ProtocolError is counted when HTTP/2 ends a connection for what the client sent; of HTTP/1 the
+	// manager counts what it is told to reject.
+	ProtocolError *stats.Counter
 	// IgnoreUpgrade, if not nil, tells the values of Upgrade that are taken out of requests.
 	IgnoreUpgrade func(value string) bool
 }

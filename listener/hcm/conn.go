@@ -50,14 +50,19 @@ type Conn struct {
 	draining atomic.Bool
 	// endedActive says that a stream was cut off by the end of the connection.
 	endedActive atomic.Bool
-	counted1    bool // in the HTTP/1 connection stats; the reader's
+	// counted is the version in whose connection stats this one is; set by the reader with the first
+	// stream.
+	counted atomic.Uint32
 
 	mu    sync.Mutex // guards below
 	timer *time.Timer
 	gone  bool
 	since time.Time // of the last change to no active stream
-	// drainEnd is when a connection that the timer drains is closed, if it has no stream then.
+	// drainEnd is when a connection that drains is closed, if it has no stream then; HTTP/2 sends its
+	// last GOAWAY then.
 	drainEnd time.Time
+
+	resets prematureResets
 }
 
 // Serve runs the connection until it ends. It is called on the connection's own goroutine.
@@ -66,6 +71,10 @@ func (c *Config) Serve(t *stream.Turn, w *wire.Conn, info *stream.ConnInfo, d fi
 	conn.describe()
 	conn.stats.CxTotal.Inc()
 	conn.stats.CxActive.Inc()
+	if info.TLS != nil {
+		conn.stats.CxSSLTotal.Inc()
+		conn.stats.CxSSLActive.Inc()
+	}
 	w.Count(&conn.stats.CxRxBytes, &conn.stats.CxTxBytes)
 	conn.codec = c.newCodec(w, conn, &conn.info)
 	conn.startIdle()
@@ -91,12 +100,17 @@ func (c *Conn) describe() {
 // NewStream implements stream.ServerHandler.
 func (c *Conn) NewStream(t *stream.Turn, enc stream.Encoder) stream.Target {
 	c.active.Add(1)
-	if c.requests.Add(1) == 1 {
-		c.counted1 = true
-		c.stats.CxHTTP1Total.Inc()
-		c.stats.CxHTTP1Active.Inc()
+	n := c.requests.Add(1)
+	if n == 1 {
+		c.countConnection(enc.Protocol())
 	}
 	c.countRequest()
+	if limit := c.cfg.maxRequestsPerConnection; limit > 0 && n >= limit && c.multiplexed() {
+		if c.draining.CompareAndSwap(false, true) {
+			c.stats.CxMaxRequests.Inc()
+			c.beginDrain(t)
+		}
+	}
 	return begin(t, c, enc)
 }
 
@@ -107,27 +121,11 @@ func (c *Conn) OnGone(*stream.Turn) {
 	c.mu.Unlock()
 }
 
-func (c *Conn) nextStreamID() uint64 { return c.ids.Add(1) }
+// multiplexed tells that the connection carries many streams at once and ends by GOAWAY, not with a
+// response that says so.
+func (c *Conn) multiplexed() bool { return stream.Protocol(c.counted.Load()) >= stream.HTTP2 }
 
-// shouldClose tells whether the response of s is to be the last of its connection.
-func (c *Conn) shouldClose(s *Stream) bool {
-	if c.draining.Load() {
-		return true
-	}
-	if limit := c.cfg.maxRequestsPerConnection; limit > 0 && c.requests.Load() >= limit {
-		if c.draining.CompareAndSwap(false, true) {
-			c.stats.CxMaxRequests.Inc()
-		}
-		return true
-	}
-	if c.drain != nil && c.drain.Draining(s.random) {
-		if c.draining.CompareAndSwap(false, true) {
-			c.stats.CxDrainClose.Inc()
-		}
-		return true
-	}
-	return c.cfg.overload != nil && c.cfg.overload.DisableKeepAlive()
-}
+func (c *Conn) nextStreamID() uint64 { return c.ids.Add(1) }
 
 func (c *Conn) streamGone(t *stream.Turn) {
 	if c.active.Add(-1) == 0 {
@@ -135,98 +133,4 @@ func (c *Conn) streamGone(t *stream.Turn) {
 		c.since = t.Now()
 		c.mu.Unlock()
 	}
-}
-
-// startIdle arms the idle timeout and the maximum duration of the connection: one timer that looks
-// at what has happened when it fires, and sets itself for the rest.
-func (c *Conn) startIdle() {
-	c.since = c.info.Start
-	d := c.cfg.idleTimeout
-	if m := c.cfg.maxConnectionDuration; m > 0 && (d == 0 || m < d) {
-		d = m
-	}
-	if d == 0 {
-		return
-	}
-	c.mu.Lock()
-	c.timer = time.AfterFunc(d, c.onIdleTimer)
-	c.mu.Unlock()
-}
-
-func (c *Conn) stopIdle() {
-	c.mu.Lock()
-	c.gone = true
-	if c.timer != nil {
-		c.timer.Stop()
-	}
-	c.mu.Unlock()
-}
-
-func (c *Conn) onIdleTimer() {
-	now := time.Now()
-	c.mu.Lock()
-	if c.gone {
-		c.mu.Unlock()
-		return
-	}
-	next := c.look(now)
-	if next > 0 {
-		c.timer.Reset(next)
-	}
-	c.mu.Unlock()
-	if next <= 0 {
-		stream.Do(c.codec.Close)
-	}
-}
-
-// look begins the drain sequence when the connection has been idle, or has lasted, for too long, as
-// Envoy does: a request that comes within drain_timeout is served, with connection: close; after it
-// an idle connection is closed. It returns when to look again, 0 to close now. The caller holds mu.
-func (c *Conn) look(now time.Time) time.Duration {
-	active := c.active.Load() > 0
-	if !c.drainEnd.IsZero() {
-		if left := c.drainEnd.Sub(now); left > 0 {
-			return left
-		}
-		if !active {
-			return 0
-		}
-		return c.cfg.drainTimeout + time.Millisecond // its last response ends it
-	}
-	next := time.Hour
-	if m := c.cfg.maxConnectionDuration; m > 0 {
-		left := m - now.Sub(c.info.Start)
-		if left <= 0 {
-			c.stats.CxMaxDuration.Inc()
-			return c.startDrain(now)
-		}
-		next = min(next, left)
-	}
-	if d := c.cfg.idleTimeout; d > 0 {
-		left := d
-		if !active {
-			left = d - now.Sub(c.since)
-		}
-		if left <= 0 {
-			c.stats.CxIdleTimeout.Inc()
-			return c.startDrain(now)
-		}
-		next = min(next, left)
-	}
-	return next
-}
-
-// startDrain returns when the connection is to be closed; one that never had a request has no client
-// that could be about to send another.
-func (c *Conn) startDrain(now time.Time) time.Duration {
-	c.draining.Store(true)
-	if c.requests.Load() == 0 {
-		return 0
-	}
-	d := c.cfg.drainTimeout
-	if j := c.cfg.drainJitter; j > 0 {
-		d += time.Duration(float64(d) * j * float64(c.cfg.random()>>11) / (1 << 53))
-	}
-	c.drainEnd = now.Add(d)
-	return d
 }

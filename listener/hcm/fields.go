@@ -21,7 +21,7 @@ var (
 			"normalize_path merge_slashes path_with_escaped_slashes_action local_reply_config " +
 			"strip_matching_host_port strip_any_host_port strip_trailing_host_dot " +
 			"append_x_forwarded_port request_id_extension stream_error_on_invalid_http_message " +
-			"drain_timeout drain_timeout_jitter",
+			"drain_timeout drain_timeout_jitter http2_protocol_options stream_flush_timeout",
 		OffOnly: "flush_access_log_on_new_request represent_ipv4_remote_address_as_ipv4_mapped_ipv6 " +
 			"append_local_overload add_proxy_protocol_connection_state " +
 			"record_route_resolution_stats",
@@ -30,10 +30,6 @@ var (
 			"forward_client_cert_matcher path_normalization_options proxy_status_config " +
 			"typed_header_validation_config forward_proto_config access_log_flush_interval " +
 			"access_log_options",
-		NoOp: map[string]string{
-			"http2_protocol_options": "only read by HTTP/2, and codec_type HTTP2 is refused",
-			"stream_flush_timeout":   "bounds a flush that has its own watermark and idle timeout here",
-		},
 	}
 	commonFields = config.Fields[*corev3.HttpProtocolOptions]{
 		Used: "idle_timeout max_connection_duration max_headers_count max_stream_duration " +

@@ -30,6 +30,7 @@ func (s *Stream) finish(t *stream.Turn) {
 	s.counted = true
 	s.cfg.log(s)
 	s.conn.countFinished(t, s)
+	conn, abusive := s.conn, s.conn.noteEnd(&s.info)
 	if d, ok := s.terminal.(filter.Destroyer); ok {
 		d.OnDestroy(t)
 	}
@@ -39,6 +40,9 @@ func (s *Stream) finish(t *stream.Turn) {
 		}
 	}
 	s.recycle(t)
+	if abusive {
+		conn.codec.Close(t)
+	}
 }
 
 // onPanic resets a stream one of whose callbacks has panicked. Others go on: nothing that they use is

@@ -52,8 +52,8 @@ func (s *Stream) reply(t *stream.Turn, r *filter.Reply) {
 	}
 	s.info.Flags |= r.Flag
 	s.info.Details = r.Details
-	if r.Close || (r.Status == 400 && !s.cfg.codecOptions.StreamErrorOnInvalid) {
-		// A bad request is a messaging error: what follows on the connection can't be trusted
+	if r.Close || (r.Status == 400 && s.info.Protocol < stream.HTTP2 && !s.cfg.codecOptions.StreamErrorOnInvalid) {
+		// A bad request is a messaging error: what follows on an HTTP/1 connection can't be trusted
 		// (ConnectionManagerImpl::ActiveStream::sendLocalReply).
 		s.closeAfter = true
 	}
@@ -191,8 +191,10 @@ func (s *Stream) tooLarge(t *stream.Turn, d filter.Direction) {
 
 // onRejected answers what the codec could not take.
 func (s *Stream) onRejected(t *stream.Turn, f *stream.Fault) {
-	s.cfg.stats.CxProtocolError.Inc()
 	s.info.Protocol = s.enc.Protocol()
+	if f.Close || s.info.Protocol < stream.HTTP2 {
+		s.cfg.stats.CxProtocolError.Inc()
+	}
 	s.reply(t, &filter.Reply{
 		Status: f.Status, Body: f.Body, Details: f.Details, Flag: f.Flag, GRPCStatus: -1,
 		Close: f.Close, Fault: f,
@@ -216,13 +218,34 @@ func (s *Stream) reset(t *stream.Turn, f *stream.Fault) {
 
 // onDownstreamReset is the client's end, or that of its connection.
 func (s *Stream) onDownstreamReset(t *stream.Turn, f *stream.Fault) {
-	s.conn.endedActive.Store(true)
-	if f != nil {
-		s.info.Flags |= f.Flag
-		if f.Details != "" {
-			s.info.Details = f.Details
-		}
-	}
+	s.noteReset(f)
 	s.req, s.resp = finished, finished
 	s.scheduleFinish(t)
+}
+
+// noteReset takes over what the codec says of the end. A stream may end alone, or with its connection
+// (ConnectionManagerImpl::ActiveStream::onResetStream).
+func (s *Stream) noteReset(f *stream.Fault) {
+	if f == nil || f.Reason == stream.ReasonNone || f.Reason == stream.ReasonConnectionTermination {
+		s.conn.endedActive.Store(true)
+	}
+	if f == nil {
+		return
+	}
+	if f.Details != "" {
+		s.info.Details = f.Details
+	}
+	switch {
+	case f.Flag != 0:
+		s.info.Flags |= f.Flag
+	case f.Reason == stream.ReasonConnectionTermination:
+		s.info.Flags |= stream.DownstreamConnectionTermination
+	case f.Reason == stream.ReasonRemoteReset, f.Reason == stream.ReasonRemoteRefusedStream,
+		f.Reason == stream.ReasonConnectError:
+		s.info.Flags |= stream.DownstreamRemoteReset
+	case f.Reason == stream.ReasonProtocolError:
+		s.info.Flags |= stream.DownstreamProtocolError
+	case f.Reason == stream.ReasonOverloadManager:
+		s.info.Flags |= stream.OverloadManager
+	}
 }

@@ -92,7 +92,7 @@ func (s *Stream) sendHeaders(t *stream.Turn, h *header.Map, end bool) {
 	}
 	s.cleanResponse(h)
 	s.setStatus(h)
-	s.decideClose(h)
+	s.decideClose(t, h)
 	s.countResponse()
 	if s.info.FirstTxDownstream == stream.Unset {
 		s.info.FirstTxDownstream = s.since(t)
@@ -128,18 +128,23 @@ func (s *Stream) cleanResponse(h *header.Map) {
 
 // decideClose says in the head that the connection ends with this response: the request is not
 // whole (its rest would be taken for the next one), or the connection drains. HTTP/2 has GOAWAY for
-// that, so the codec decides what it means.
-func (s *Stream) decideClose(h *header.Map) {
+// that, and a stream that ends early leaves the others alone.
+func (s *Stream) decideClose(t *stream.Turn, h *header.Map) {
 	if !s.requestWhole {
 		s.cfg.stats.RqResponseBeforeComplete.Inc()
 		if s.info.Protocol < stream.HTTP2 {
 			s.closeAfter = true
 		}
 	}
-	if s.conn.shouldClose(s) {
-		s.closeAfter = true
+	closing := s.conn.shouldClose(t, s)
+	if s.info.Protocol >= stream.HTTP2 {
+		if s.closeAfter {
+			s.conn.codec.GoAway(t)
+		}
+		return
 	}
-	if s.closeAfter && s.info.Protocol < stream.HTTP2 && !isUpgrade(h) && !s.acceptedConnect() {
+	s.closeAfter = s.closeAfter || closing
+	if s.closeAfter && !isUpgrade(h) && !s.acceptedConnect() {
 		h.SetStatic(header.Connection, "close")
 	}
 }

@@ -84,7 +84,25 @@ func (c *Conn) countRequest() {
 	st := c.stats
 	st.RqTotal.Inc()
 	st.RqActive.Inc()
-	st.RqHTTP1Total.Inc()
+	if c.multiplexed() {
+		st.RqHTTP2Total.Inc()
+	} else {
+		st.RqHTTP1Total.Inc()
+	}
+}
+
+// countConnection counts the connection by its version, which is known with its first stream; an
+// HTTP/1 codec knows its minor version only when it has the head.
+func (c *Conn) countConnection(p stream.Protocol) {
+	if p < stream.HTTP2 {
+		c.counted.Store(uint32(stream.HTTP11))
+		c.stats.CxHTTP1Total.Inc()
+		c.stats.CxHTTP1Active.Inc()
+		return
+	}
+	c.counted.Store(uint32(p))
+	c.stats.CxHTTP2Total.Inc()
+	c.stats.CxHTTP2Active.Inc()
 }
 
 // countResponse charges the status of the response as it is sent
@@ -150,8 +168,15 @@ func (c *Conn) countGone() {
 	if active {
 		st.CxDestroyActiveRq.Inc()
 	}
-	if c.counted1 {
+	switch stream.Protocol(c.counted.Load()) {
+	case stream.ProtocolNone:
+	case stream.HTTP10, stream.HTTP11:
 		st.CxHTTP1Active.Dec()
+	case stream.HTTP2, stream.HTTP3:
+		st.CxHTTP2Active.Dec()
+	}
+	if c.info.TLS != nil {
+		st.CxSSLActive.Dec()
 	}
 	st.CxLength.Record(uint64(time.Since(c.info.Start).Milliseconds()))
 }
