@@ -5,6 +5,9 @@
 // A flush makes one write that does not wait; what the kernel does not take goes to a writer
 // goroutine that lives until the buffer is empty (datapath.md, rule 1). Nothing is called, posted or
 // written while the connection's lock is held.
+//
+// A connection that was made Secure goes on in the same way: crypto/tls works between the socket and
+// those memories, decrypting on the reader's goroutine and encrypting on that of whoever flushes.
 package wire
 
 import (
@@ -49,7 +52,7 @@ type Options struct {
 	Linger time.Duration
 }
 
-// Conn is one connected TCP or unix socket.
+// Conn is one connected TCP or unix socket, with or without TLS.
 type Conn struct {
 	// Set by New, never changed.
 	nc       net.Conn
@@ -61,6 +64,8 @@ type Conn struct {
 	writeFn  func(fd uintptr) bool
 	directFn func(fd uintptr) bool
 
+	sec atomic.Pointer[secure] // set once, by Secure
+
 	// Owned by the reader.
 	want    func() bool
 	block   *buf.Block
@@ -71,6 +76,8 @@ type Conn struct {
 
 	// Owned by whoever set writing.
 	chunk    buf.Buffer
+	records  buf.Buffer // what goes to the socket before the rest of chunk; TLS only
+	farewell bool       // a close_notify follows chunk
 	writeErr error
 	direct   []byte
 	low      bool // stopped writing to tell the sources that the low watermark is reached
@@ -81,7 +88,8 @@ type Conn struct {
 
 	mu      sync.Mutex // guards below; a leaf
 	out     buf.Buffer
-	sending int // bytes in chunk
+	sealed  buf.Buffer // records that crypto/tls has made, in order; TLS only
+	sending int        // bytes in chunk and records
 	writing bool
 	dirty   bool
 	full    bool
@@ -89,6 +97,7 @@ type Conn struct {
 	isShut  bool
 	closeWr bool // close once everything is sent
 	broken  bool
+	parted  bool          // nothing follows in TLS: a close_notify or an alert was made, or none is to be
 	sent    chan struct{} // closed when everything is sent; nil while nobody waits for that
 }
 
@@ -162,6 +171,9 @@ func (c *Conn) Preload(p []byte) { c.early.Append(p) }
 // error. The end of the peer's data is io.EOF in both cases. want is asked again at each wake-up,
 // since the connection's state may have changed while the reader was parked.
 func (c *Conn) Read(size int, want func() bool) (*buf.Block, int, error) {
+	if s := c.sec.Load(); s != nil {
+		return c.readSecure(s, size, want)
+	}
 	if c.early.Len() > 0 {
 		if !want() {
 			return nil, 0, nil
@@ -297,7 +309,7 @@ func (c *Conn) failed(fd uintptr) bool {
 func (c *Conn) Pending() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.out.Len() + c.sending
+	return c.out.Len() + c.sealed.Len() + c.sending
 }
 
 // Shared implements stream.Flusher.
@@ -308,7 +320,7 @@ func (c *Conn) Flush(t *stream.Turn) {
 	c.mu.Lock()
 	c.dirty = false
 	for {
-		if c.writing || c.out.Len() == 0 {
+		if c.writing || !c.waits() {
 			c.mu.Unlock()
 			return
 		}
@@ -317,7 +329,7 @@ func (c *Conn) Flush(t *stream.Turn) {
 		if err := c.raw.Write(c.tryFn); err != nil && c.writeErr == nil {
 			c.writeErr = err
 		}
-		if c.writeErr == nil && c.chunk.Len() > 0 {
+		if c.writeErr == nil && c.unsent() > 0 {
 			task.Go("connection writer", c.writeLoop, func(*task.Panic) { c.Close() })
 			return
 		}
@@ -328,29 +340,42 @@ func (c *Conn) Flush(t *stream.Turn) {
 	}
 }
 
+// waits tells whether there is something to send. The caller holds the lock.
+func (c *Conn) waits() bool { return c.out.Len() > 0 || c.sealed.Len() > 0 || c.parting() }
+
 // take moves the output to the chunk being written. The caller holds the lock.
 func (c *Conn) take() {
 	c.writing = true
 	c.chunk.Swap(&c.out)
-	c.sending = c.chunk.Len()
+	c.records.Swap(&c.sealed)
+	c.sending = c.chunk.Len() + c.records.Len()
+	if c.parting() {
+		c.parted, c.farewell = true, true
+	}
+}
+
+// unsent is what the writer has left of what it took.
+func (c *Conn) unsent() int {
+	n := c.chunk.Len() + c.records.Len() + len(c.direct)
+	if c.farewell {
+		n++
+	}
+	return n
 }
 
 // settle is called by the writer with an empty chunk or an error; it tells whether writing ended.
 func (c *Conn) settle(t *stream.Turn) bool {
 	err := c.writeErr
 	c.mu.Lock()
-	c.sending = c.chunk.Len()
+	c.sending = c.chunk.Len() + c.records.Len()
 	if err != nil {
-		c.broken = true
-		c.chunk.Reset()
-		c.out.Reset()
-		c.sending = 0
+		c.drop()
 	}
 	drained := c.full && c.out.Len()+c.sending <= c.opt.High/2
 	if drained {
 		c.full = false
 	}
-	done := c.out.Len() == 0
+	done := !c.waits()
 	c.writing = false
 	var act func() error
 	var sent chan struct{}
@@ -369,6 +394,16 @@ func (c *Conn) settle(t *stream.Turn) bool {
 		c.opt.Drained(t)
 	}
 	return done
+}
+
+// drop makes what waits, and what is still to be written, nothing. The caller is the writer and holds
+// the lock.
+func (c *Conn) drop() {
+	c.broken, c.farewell, c.sending = true, false, 0
+	c.chunk.Reset()
+	c.records.Reset()
+	c.out.Reset()
+	c.sealed.Reset()
 }
 
 // ending returns what was put off until everything is sent. The caller holds the lock.
@@ -395,7 +430,7 @@ func (c *Conn) writeLoop() {
 			if c.opt.Drained != nil {
 				stream.Do(c.opt.Drained)
 			}
-			if c.chunk.Len() > 0 {
+			if c.unsent() > 0 {
 				continue
 			}
 		}
@@ -405,7 +440,7 @@ func (c *Conn) writeLoop() {
 			return
 		}
 		c.mu.Lock()
-		if c.writing || c.out.Len() == 0 { // another flush took it, or it is empty
+		if c.writing || !c.waits() { // another flush took it, or it is empty
 			c.mu.Unlock()
 			return
 		}
@@ -415,13 +450,17 @@ func (c *Conn) writeLoop() {
 }
 
 func (c *Conn) writeOnce(fd uintptr) bool {
-	c.send(int(fd))
+	more := c.send(int(fd))
+	// What is sealed at a time is less than what there may be.
+	for c.sec.Load() != nil && more && c.writeErr == nil && c.unsent() > 0 {
+		more = c.send(int(fd))
+	}
 	return true
 }
 
 func (c *Conn) writeReady(fd uintptr) bool {
 	progress := false
-	for c.chunk.Len() > 0 {
+	for c.unsent() > 0 {
 		if !c.send(int(fd)) {
 			if progress && c.lingering.Load() {
 				c.extend()
@@ -447,7 +486,7 @@ func (c *Conn) extend() { _ = c.nc.SetWriteDeadline(time.Now().Add(c.opt.Linger)
 func (c *Conn) lowered() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sending = c.chunk.Len()
+	c.sending = c.chunk.Len() + c.records.Len()
 	if !c.full || c.out.Len()+c.sending > c.opt.High/2 {
 		return false
 	}
@@ -457,11 +496,23 @@ func (c *Conn) lowered() bool {
 
 // send makes one write; false means that the kernel takes nothing now.
 func (c *Conn) send(fd int) bool {
+	q, secure := &c.chunk, c.sec.Load()
+	if secure != nil {
+		q = &c.records
+		if q.Len() == 0 {
+			c.seal(secure)
+		}
+		if q.Len() == 0 {
+			return true
+		}
+	}
 	for {
-		n, err := syscall.Write(fd, c.chunk.Bytes())
+		n, err := syscall.Write(fd, q.Bytes())
 		if n > 0 {
-			c.chunk.Consume(n)
-			c.countTx(n)
+			q.Consume(n)
+			if secure == nil {
+				c.countTx(n)
+			}
 			return true
 		}
 		switch err {
@@ -487,7 +538,7 @@ func (c *Conn) CloseWrite() {
 func (c *Conn) CloseAfterFlush() {
 	c.mu.Lock()
 	c.closeWr = true
-	left := c.writing || c.out.Len() > 0
+	left := c.writing || c.waits()
 	c.endSoon()
 	if left && !c.lingering.Swap(true) {
 		c.extend()
@@ -498,7 +549,7 @@ func (c *Conn) CloseAfterFlush() {
 // calls it sees to it that something closes the connection of a peer that never reads.
 func (c *Conn) WaitSent() {
 	c.mu.Lock()
-	if c.broken || (!c.writing && c.out.Len() == 0) {
+	if c.broken || (!c.writing && !c.waits()) {
 		c.mu.Unlock()
 		return
 	}
@@ -514,10 +565,15 @@ func (c *Conn) WaitSent() {
 // it.
 func (c *Conn) endSoon() {
 	var act func() error
-	if !c.writing && c.out.Len() == 0 {
+	idle := !c.writing && c.out.Len() == 0
+	part := idle && c.waits()
+	if idle && !part {
 		act = c.ending()
 	}
 	c.mu.Unlock()
+	if part {
+		stream.Do(c.Flush) // a close_notify
+	}
 	if act != nil {
 		_ = act()
 	}
@@ -538,6 +594,7 @@ func (c *Conn) closeNow() error {
 	if !c.closed.CompareAndSwap(false, true) {
 		return nil
 	}
+	c.part()
 	return c.nc.Close()
 }
 
@@ -546,6 +603,9 @@ func (c *Conn) Reset() {
 	if l, ok := c.nc.(interface{ SetLinger(sec int) error }); ok {
 		_ = l.SetLinger(0)
 	}
+	c.mu.Lock()
+	c.parted = true
+	c.mu.Unlock()
 	c.Close()
 }
 
@@ -553,7 +613,12 @@ func (c *Conn) Reset() {
 func (c *Conn) Closed() bool { return c.closed.Load() }
 
 // Release gives back what the reader holds; it is called as the reader ends.
-func (c *Conn) Release() { c.early.Reset() }
+func (c *Conn) Release() {
+	c.early.Reset()
+	if s := c.sec.Load(); s != nil {
+		s.release()
+	}
+}
 
 // SetReadDeadline makes a parked reader wake with os.ErrDeadlineExceeded; the zero time clears it.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.nc.SetReadDeadline(t) }
@@ -563,7 +628,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error { return c.nc.SetReadDeadline(
 // direction of the connection, as a TCP proxy does; codecs use Begin and End.
 func (c *Conn) Send(t *stream.Turn, p []byte) {
 	c.mu.Lock()
-	if c.writing || c.broken || c.out.Len() > 0 {
+	if c.writing || c.broken || c.waits() {
 		c.out.Append(p)
 		c.End(t)
 		return
@@ -577,9 +642,9 @@ func (c *Conn) Send(t *stream.Turn, p []byte) {
 	rest := c.direct
 	c.direct = nil
 	c.chunk.Append(rest)
-	if c.writeErr == nil && c.chunk.Len() > 0 {
+	if c.writeErr == nil && c.unsent() > 0 {
 		c.mu.Lock()
-		c.sending = c.chunk.Len()
+		c.sending = c.chunk.Len() + c.records.Len()
 		c.full = c.full || c.sending > c.opt.High
 		c.mu.Unlock()
 		task.Go("connection writer", c.writeLoop, func(*task.Panic) { c.Close() })
@@ -592,6 +657,11 @@ func (c *Conn) Send(t *stream.Turn, p []byte) {
 
 // writeDirect makes writes of direct until it is gone or the kernel takes no more.
 func (c *Conn) writeDirect(fd uintptr) bool {
+	for c.sec.Load() != nil && c.unsent() > 0 {
+		if !c.send(int(fd)) || c.writeErr != nil {
+			return true
+		}
+	}
 	for len(c.direct) > 0 {
 		n, err := syscall.Write(int(fd), c.direct)
 		switch {
