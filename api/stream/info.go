@@ -164,6 +164,8 @@ type TLSInfo struct {
 	Version, Cipher, Group, SNI, ALPN, SessionID string
 	PeerPresented, PeerValidated, Mutual         bool
 	Peer, Own                                    CertInfo
+	// PeerChainPEM are all certificates that the peer sent, its own first, each as CertInfo.PEM.
+	PeerChainPEM string
 }
 
 // CertInfo is what log lines and properties show of a certificate.

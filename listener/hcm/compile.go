@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"sidecar/api/filter"
-	"sidecar/api/header"
 	"sidecar/api/stats"
 	"sidecar/api/stream"
 	"sidecar/internal/config"
@@ -95,15 +94,7 @@ func (c *Config) compileNames(m *hcmv3.HttpConnectionManager, errs *config.Error
 		c.schemeOverwrite = st.GetSchemeToOverwrite()
 		c.schemeMatchUpstream = st.GetMatchUpstream()
 	}
-	xfccFields.Check(config.Field("set_current_client_cert_details"), m.GetSetCurrentClientCertDetails(), errs)
-	if s := m.GetForwardClientCertDetails(); s != hcmv3.HttpConnectionManager_SANITIZE &&
-		s != hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY {
-		// Without TLS no client certificate is ever there: FORWARD_ONLY and APPEND_FORWARD pass nothing on
-		// an insecure connection, which is what SANITIZE does.
-		c.xfccSanitize = true
-	} else {
-		c.xfccSanitize = s == hcmv3.HttpConnectionManager_SANITIZE
-	}
+	c.xfcc = compileXFCC(m, errs)
 }
 
 func (c *Config) compileTimeouts(m *hcmv3.HttpConnectionManager, errs *config.Errors) {
@@ -386,13 +377,5 @@ func (c *Config) compileFilter(p *config.Path, f *hcmv3.HttpFilter, env *Env, er
 }
 
 func equalFold(lower, s string) bool { return strings.EqualFold(lower, s) }
-
-// xfcc handles x-forwarded-client-cert, which on a connection without a verified client certificate
-// is removed unless it is always forwarded.
-func (c *Config) xfcc(s *Stream, h *header.Map) {
-	if c.xfccSanitize && s.conn.info.TLS == nil {
-		h.RemoveID(header.XForwardedClientCert)
-	}
-}
 
 var _ stream.Receiver = (*Stream)(nil)

@@ -40,6 +40,7 @@ type Config struct {
 	random        func() uint64
 	overload      Overload
 	streams       *buf.Pool[Stream]
+	xfcc          xfcc
 	clusterName   func(name string) (string, bool)
 
 	serverName      string
@@ -64,7 +65,6 @@ type Config struct {
 	xffTrustedHops           int
 	escapedSlashes           escapedSlashes
 
-	xfccSanitize         bool
 	useRemoteAddress     bool
 	skipXFFAppend        bool
 	appendXForwardedPort bool

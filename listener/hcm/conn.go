@@ -39,6 +39,7 @@ type Conn struct {
 	localPortText  string
 	localPort      uint16
 	remoteLoopback bool
+	cert           presentedCert
 	drain          filter.Drainer
 	stats          *Stats
 	lstats         *ListenerStats
@@ -89,6 +90,7 @@ func (c *Conn) describe() {
 	if c.info.TLS != nil {
 		c.scheme = "https"
 	}
+	c.cert = c.cfg.xfcc.of(c.info.TLS)
 	if ip := c.info.Remote.IP; ip.IsValid() {
 		c.remoteText = ip.Addr().String()
 		c.remoteLoopback = ip.Addr().IsLoopback()

@@ -69,11 +69,7 @@ var (
 	rdsFields       = config.Fields[*hcmv3.Rds]{Used: "config_source route_config_name"}
 	requestIDFields = config.Fields[*hcmv3.RequestIDExtension]{Used: "typed_config"}
 	xfccFields      = config.Fields[*hcmv3.HttpConnectionManager_SetCurrentClientCertDetails]{
-		NoOp: map[string]string{
-			"subject": "only read of a client certificate, and only plaintext is served",
-			"cert":    "as subject", "chain": "as subject", "dns": "as subject", "uri": "as subject",
-			"issuer": "as subject", "format": "as subject",
-		},
+		Used: "subject cert chain dns uri issuer format",
 	}
 	localReplyFields = config.Fields[*hcmv3.LocalReplyConfig]{Used: "mappers body_format"}
 	mapperFields     = config.Fields[*hcmv3.ResponseMapper]{

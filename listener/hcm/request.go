@@ -203,7 +203,7 @@ func (s *Stream) mutateRequest(h *header.Map) {
 	if id, ok := h.GetID(header.XRequestID); ok {
 		s.info.RequestID = id
 	}
-	c.xfcc(s, h)
+	c.xfcc.apply(h, &s.conn.cert)
 }
 
 func (s *Stream) cleanExternal(h *header.Map, edge bool) {
