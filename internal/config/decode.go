@@ -66,6 +66,9 @@ func (d *decoder) entry(p *Path, e *entry, m protoreflect.Message, depth int) {
 		return
 	}
 	p = p.Field(string(fd.Name()))
+	if isSensitive(fd) {
+		e.value.hide()
+	}
 	if e.value.kind == kindNull && !takesNull(fd) {
 		return
 	}

@@ -17,20 +17,6 @@ const maxRedactDepth = 100
 // udpa.annotations.sensitive, as Envoy's dumps do: private keys, passwords, ticket keys and the like.
 func Redact(m proto.Message) { redact(m.ProtoReflect(), false, 0) }
 
-// RedactBytes is Redact for a serialized message. What can't be read may hold a secret: nothing is
-// left of it.
-func RedactBytes(raw []byte, m proto.Message) []byte {
-	if err := proto.Unmarshal(raw, m); err != nil {
-		return nil
-	}
-	Redact(m)
-	out, err := (proto.MarshalOptions{Deterministic: true}).Marshal(m)
-	if err != nil {
-		return nil
-	}
-	return out
-}
-
 // redact replaces, in place, the texts and bytes of every field that is marked sensitive, and all
 // that is inside one; numbers there go. It looks into Anys; one that can't be read may hold a
 // secret and is emptied.

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/big"
@@ -53,6 +54,9 @@ func text(n *node) (protoreflect.Value, error) {
 		return protoreflect.Value{}, fmt.Errorf("must be a string, not %s; in YAML, quote it", n.describe())
 	}
 	if !utf8.ValidString(n.text) {
+		if n.hidden {
+			return protoreflect.Value{}, errors.New("is not valid UTF-8")
+		}
 		return protoreflect.Value{}, fmt.Errorf("is not valid UTF-8: %q", n.text)
 	}
 	return protoreflect.ValueOfString(n.text), nil
@@ -242,6 +246,7 @@ func isNumber(s string) bool {
 func (n *node) describe() string {
 	const most = 40
 	switch {
+	case n.hidden:
 	case n.kind == kindBool:
 		return strconv.FormatBool(n.truth)
 	case n.kind == kindNumber && len(n.text) <= most:

@@ -25,6 +25,8 @@ type node struct {
 	line    int
 	items   []*node // kindList
 	entries []entry // kindObject, in the order of the text, keys unique
+	// hidden is set where the field is sensitive: errors do not show the value.
+	hidden bool
 }
 
 type entry struct {
@@ -88,3 +90,14 @@ func (n *node) get(name string) *node {
 // maxDepth bounds the nesting of lists, objects and packed messages; Envoy's JSON parser stops
 // there too.
 const maxDepth = 100
+
+// hide keeps what is in n out of errors.
+func (n *node) hide() {
+	n.hidden = true
+	for _, item := range n.items {
+		item.hide()
+	}
+	for i := range n.entries {
+		n.entries[i].value.hide()
+	}
+}
