@@ -9,7 +9,6 @@ import (
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/proto"
 
@@ -46,14 +45,12 @@ var (
 	}
 	deprecatedFields = config.Fields[*listenerv3.Listener_DeprecatedV1]{Used: "bind_to_port"}
 	chainFields      = config.Fields[*listenerv3.FilterChain]{
-		Used:    "filter_chain_match filters name transport_socket",
+		Used:    "filter_chain_match filters name transport_socket transport_socket_connect_timeout",
 		OffOnly: "use_proxy_proto",
 		NoOp: map[string]string{
-			"metadata":                         "only read by filters that are refused here",
-			"transport_socket_connect_timeout": "bounds a TLS handshake; only plaintext is served",
+			"metadata": "only read by filters that are refused here",
 		},
 	}
-	transportFields      = config.Fields[*corev3.TransportSocket]{Used: "name typed_config"}
 	filterFields         = config.Fields[*listenerv3.Filter]{Used: "name typed_config", Refused: "config_discovery"}
 	listenerFilterFields = config.Fields[*listenerv3.ListenerFilter]{
 		Used: "name typed_config filter_disabled", Refused: "config_discovery",
@@ -70,9 +67,11 @@ type Env struct {
 	Network map[string]*filter.NetworkEntry // by the full name of the configuration message
 	// ListenerFilters makes listener filters, by the full name of the configuration message.
 	ListenerFilters map[string]filter.ListenerEntry
-	Scope           *stats.Scope
-	Log             *slog.Logger
-	AccessLogs      func(p *config.Path, logs []*accesslogv3.AccessLog, errs *config.Errors) []AccessLog
+	// Transports makes transport sockets, by the full name of the configuration message.
+	Transports map[string]*filter.TransportEntry
+	Scope      *stats.Scope
+	Log        *slog.Logger
+	AccessLogs func(p *config.Path, logs []*accesslogv3.AccessLog, errs *config.Errors) []AccessLog
 	// Runtime reads a number of the runtime; nil: there is none.
 	Runtime func(key string) (uint64, bool)
 }
@@ -119,11 +118,14 @@ func (c *Config) close() { c.scope.Close() }
 
 // Chain is one filter chain with its connections.
 type Chain struct {
-	Name     string
-	terminal filter.NetworkTerminal
-	digest   [32]byte
-	drain    *Draining
-	conns    connections
+	Name      string
+	transport filter.DownstreamTransport // nil: plaintext
+	// connectTimeout bounds making the transport ready; 0 is not at all.
+	connectTimeout time.Duration
+	terminal       filter.NetworkTerminal
+	digest         [32]byte
+	drain          *Draining
+	conns          connections
 	// warmed is set once, by the goroutine that warms the chain's first version.
 	warmed atomic.Bool
 	retire sync.Once
@@ -134,11 +136,16 @@ type Chain struct {
 func (ch *Chain) end() {
 	ch.conns.closeAll()
 	ch.retire.Do(func() {
-		if r, ok := ch.terminal.(filter.Retirer); ok {
-			r.Retire()
+		for _, part := range ch.parts() {
+			if r, ok := part.(filter.Retirer); ok {
+				r.Retire()
+			}
 		}
 	})
 }
+
+// parts are what may have to be warmed, waited for and retired.
+func (ch *Chain) parts() [2]any { return [2]any{ch.transport, ch.terminal} }
 
 // Compile turns a listener resource into a Config. Chains that are the same in old are taken over
 // from it, with their connections. drain is the process's.
@@ -322,7 +329,9 @@ func (c *Config) compileChain(p *config.Path, fc *listenerv3.FilterChain, env *E
 	c.made = append(c.made, ch)
 	ch.drain = &Draining{policy: drain.policy, parent: drain}
 	ch.drain.modifyOnly = c.modifyOnly
-	compileTransport(p.Field("transport_socket"), fc.GetTransportSocket(), errs)
+	ch.transport = c.compileTransport(p.Field("transport_socket"), fc, env, errs)
+	ch.connectTimeout = config.Duration(p.Field("transport_socket_connect_timeout"),
+		fc.GetTransportSocketConnectTimeout(), filter.DefaultTransportTimeout, errs)
 	fp := p.Field("filters")
 	if len(fc.GetFilters()) == 0 {
 		errs.Add(fp, "must not be empty")
@@ -343,19 +352,6 @@ func (c *Config) compileChain(p *config.Path, fc *listenerv3.FilterChain, env *E
 		}
 	}
 	return ch
-}
-
-const rawBuffer = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
-
-// compileTransport accepts the transport socket that is none.
-func compileTransport(p *config.Path, ts *corev3.TransportSocket, errs *config.Errors) {
-	if ts == nil {
-		return
-	}
-	transportFields.Check(p, ts, errs)
-	if name := string(config.TypeName(ts.GetTypedConfig())); name != rawBuffer {
-		errs.Addf(p.Field("typed_config"), "transport socket %q (%s) is not supported", ts.GetName(), name)
-	}
 }
 
 func (c *Config) compileNetwork(p *config.Path, f *listenerv3.Filter, env *Env, errs *config.Errors) any {

@@ -227,10 +227,12 @@ func (m *Manager) discard(g *generation) {
 // needsWarming tells whether a chain that is new has something to wait for.
 func (m *Manager) needsWarming(g *generation) bool {
 	for _, ch := range g.cfg.all() {
-		_, warms := ch.terminal.(filter.Warmer)
-		_, awaits := ch.terminal.(filter.Awaiter)
-		if (warms || awaits) && !ch.warmed.Load() {
-			return true
+		for _, part := range ch.parts() {
+			_, warms := part.(filter.Warmer)
+			_, awaits := part.(filter.Awaiter)
+			if (warms || awaits) && !ch.warmed.Load() {
+				return true
+			}
 		}
 	}
 	return false
@@ -240,8 +242,10 @@ func (m *Manager) needsWarming(g *generation) bool {
 func (g *generation) start(ctx context.Context) error {
 	var errs []error
 	for _, ch := range g.cfg.all() {
-		if w, ok := ch.terminal.(filter.Warmer); ok && !ch.warmed.Load() {
-			errs = append(errs, w.Warm(ctx))
+		for _, part := range ch.parts() {
+			if w, ok := part.(filter.Warmer); ok && !ch.warmed.Load() {
+				errs = append(errs, w.Warm(ctx))
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -250,8 +254,10 @@ func (g *generation) start(ctx context.Context) error {
 // await waits for what the chains depend on.
 func (g *generation) await(ctx context.Context) {
 	for _, ch := range g.cfg.all() {
-		if a, ok := ch.terminal.(filter.Awaiter); ok && !ch.warmed.Load() {
-			a.Await(ctx)
+		for _, part := range ch.parts() {
+			if a, ok := part.(filter.Awaiter); ok && !ch.warmed.Load() {
+				a.Await(ctx)
+			}
 		}
 		ch.warmed.Store(true)
 	}

@@ -105,6 +105,9 @@ func (g *generation) hand(nc net.Conn, info *stream.ConnInfo) {
 		g.stats.CxLength.Record(uint64(time.Since(info.Start).Milliseconds()))
 		g.log(r, 0, "")
 	}()
+	if !g.secure(ch, w, info) {
+		return
+	}
 	ch.terminal.Serve(stream.NewTurn(), w, info, ch.drain)
 }
 

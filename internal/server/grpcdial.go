@@ -45,7 +45,11 @@ func (d clusterDialer) DialCluster(ctx context.Context, name string) (net.Conn, 
 	if tcp == nil {
 		return nil, errors.New("the connection has gone")
 	}
-	return &ownedConn{Conn: tcp.Net(), tcp: tcp}, nil
+	nc := tcp.Net()
+	if tcp.Secured() {
+		nc = tcp.NetConn() // the client speaks plaintext
+	}
+	return &ownedConn{Conn: nc, tcp: tcp}, nil
 }
 
 // KeepaliveOf implements transport.Keepalive.

@@ -116,7 +116,6 @@ func TestSecure(t *testing.T) {
 		var rx, tx stats.Counter
 		c, peer := pair(t, "tcp", Options{Rx: &rx, Tx: &tx})
 		tc := secured(t, c, peer, version)
-		turn := stream.NewTurn()
 		want := pattern(300<<10, 7)
 		go tc.Write(want) //nolint:errcheck // the other side sees
 		if !bytes.Equal(read(t, c, len(want)), want) {
@@ -124,6 +123,7 @@ func TestSecure(t *testing.T) {
 		}
 		for name, write := range map[string]func(*stream.Turn, []byte){"Write": c.Write, "Send": c.Send} {
 			go func() {
+				turn := stream.NewTurn()
 				write(turn, want)
 				turn.End()
 			}()
@@ -537,47 +537,6 @@ func TestSecure_BothWays(t *testing.T) {
 		})
 	}
 	wg.Wait()
-}
-
-func TestSecure_Allocs(t *testing.T) {
-	c, peer := pair(t, "tcp", Options{})
-	tc := secured(t, c, peer, tls.VersionTLS13)
-	turn := stream.NewTurn()
-	msg, got := make([]byte, 200), make([]byte, 200)
-	write := testing.AllocsPerRun(200, func() {
-		c.Write(turn, msg)
-		turn.End()
-	})
-	if write > 0 {
-		t.Errorf("a write allocates %v times", write)
-	}
-	for range 201 {
-		if _, err := io.ReadFull(tc, got); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range 201 {
-		if _, err := tc.Write(msg); err != nil {
-			t.Fatal(err)
-		}
-		b, _, err := c.Read(4<<10, wanted)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.Put()
-	}
-	rw := testing.AllocsPerRun(200, func() {
-		_, _ = tc.Write(msg)
-		b, n, _ := c.Read(4<<10, wanted)
-		c.Write(turn, b.B[:n])
-		b.Put()
-		turn.End()
-		_, _ = io.ReadFull(tc, got)
-	})
-	// One on each side is crypto/tls's, for each record read; the peer's second is its wait.
-	if rw > 3 {
-		t.Errorf("an echo allocates %v times", rw)
-	}
 }
 
 // TestNetConn carries crypto/tls inside of the facade, which uses everything of a net.Conn.
