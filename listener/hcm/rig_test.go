@@ -35,6 +35,7 @@ type rig struct {
 	conn  *Conn
 	turn  *stream.Turn
 	quiet bool
+	proto stream.Protocol // of the codec; HTTP/1.1 if none
 	store *stats.Store
 
 	enc     *fakeEncoder
@@ -67,13 +68,16 @@ type clockFunc func(time.Time) string
 
 func (f clockFunc) Date(t time.Time) string { return f(t) }
 
-type fakeCodec struct{ closed chan struct{} }
+type fakeCodec struct {
+	r      *rig
+	closed chan struct{}
+}
 
 func (*fakeCodec) Serve(*stream.Turn)   {}
 func (c *fakeCodec) Close(*stream.Turn) { close(c.closed) }
 func (*fakeCodec) Local() bool          { return true }
-func (*fakeCodec) Drain(*stream.Turn)   {}
-func (*fakeCodec) GoAway(*stream.Turn)  {}
+func (c *fakeCodec) Drain(*stream.Turn)  { c.r.logf("codec.drain") }
+func (c *fakeCodec) GoAway(*stream.Turn) { c.r.logf("codec.goaway") }
 
 const plainRoutes = `
 name: r
@@ -159,7 +163,7 @@ func (r *rig) table() *filter.Table {
 func (r *rig) dial() {
 	local, remote := netip.MustParseAddrPort("10.0.0.1:8080"), netip.MustParseAddrPort("192.0.2.7:5000")
 	r.conn = &Conn{
-		cfg: r.cfg, stats: r.cfg.stats, lstats: r.cfg.listenerStats, codec: &fakeCodec{closed: make(chan struct{})},
+		cfg: r.cfg, stats: r.cfg.stats, lstats: r.cfg.listenerStats, codec: &fakeCodec{r: r, closed: make(chan struct{})},
 		info: stream.ConnInfo{
 			Start: time.Now(), Local: stream.IPAddr(local), Remote: stream.IPAddr(remote), Direct: stream.IPAddr(remote),
 		},
@@ -197,7 +201,7 @@ func (r *rig) Log(info *stream.Info) {
 
 // begin opens a stream, as a codec does with the first byte of a head.
 func (r *rig) begin() {
-	r.enc = &fakeEncoder{r: r}
+	r.enc = &fakeEncoder{r: r, protocol: r.proto}
 	r.to = r.conn.NewStream(r.turn, r.enc)
 }
 
@@ -465,3 +469,6 @@ func (u *fakeUpstream) OnResponseDrained(*stream.Turn) { u.r.logf("up.drained") 
 func (u *fakeUpstream) OnDestroy(*stream.Turn)         { u.r.logf("up.destroy") }
 
 func (u *fakeUpstream) OnDeadline(_ *stream.Turn, which uint8) { u.r.logf("up.deadline %d", which) }
+
+// lines is take, line by line.
+func (r *rig) lines() []string { return strings.Split(r.take(), "\n") }
