@@ -63,14 +63,15 @@ func (c *Config) compileTransport(p *config.Path, fc *listenerv3.FilterChain, en
 	return t
 }
 
-// Envoy's texts for a transport that was not ready in time (ServerConnectionImpl).
-const (
-	timeoutFailure = "connect timeout"
-	timeoutDetails = "transport socket timeout was reached"
-)
+// timeoutDetails is Envoy's text for a transport that was not ready in time
+// (ServerConnectionImpl::onTransportSocketConnectTimeout); its log lines have no failure reason then.
+const timeoutDetails = "transport socket timeout was reached"
 
 // secure makes the connection's transport ready; false means that it is to be closed. The drain of the
 // chain, or its end, interrupts it by closing the connection.
+//
+// DIVERGES(filters_after_handshake): network filters begin once the transport is ready; a TCP proxy of
+// Envoy connects to its upstream while the handshake goes on.
 func (g *generation) secure(ch *Chain, w *wire.Conn, info *stream.ConnInfo) bool {
 	if ch.transport == nil {
 		return true
@@ -88,12 +89,9 @@ func (g *generation) secure(ch *Chain, w *wire.Conn, info *stream.ConnInfo) bool
 		}
 		return true
 	}
-	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		g.stats.CxConnectTimeout.Inc()
-		info.TransportFailure, info.TerminationDetail = timeoutFailure, timeoutDetails
-	case info.TransportFailure == "":
-		info.TransportFailure = err.Error()
+		info.TransportFailure, info.TerminationDetail = "", timeoutDetails
 	}
 	return false
 }

@@ -35,6 +35,7 @@ type testTLS struct {
 func (x *testTLS) Accept(ctx context.Context, w *wire.Conn, info *stream.ConnInfo) error {
 	state, err := w.Secure(ctx, func(nc net.Conn) *tls.Conn { return tls.Server(nc, x.cfg) })
 	if err != nil {
+		info.TransportFailure = err.Error()
 		return err
 	}
 	info.TLS = &stream.TLSInfo{SNI: state.ServerName, ALPN: state.NegotiatedProtocol}
@@ -144,12 +145,12 @@ func TestTransport_Fails(t *testing.T) {
 		timeout string
 		act     func(r *tlsRig, c net.Conn)
 		failure string
-		timeOut int64
+		timeOut int64 // counted
 	}{
 		"plaintext": {"60s", func(_ *tlsRig, c net.Conn) { _, _ = io.WriteString(c, "GET / HTTP/1.1\r\n\r\n") },
 			"tls: first record does not look like a TLS handshake", 0},
 		"end":     {"0s", func(_ *tlsRig, c net.Conn) { _ = c.Close() }, "EOF", 0},
-		"silence": {"0.05s", func(*tlsRig, net.Conn) {}, "connect timeout", 1},
+		"silence": {"0.05s", func(*tlsRig, net.Conn) {}, "", 1},
 		"chain's end": {"0s", func(r *tlsRig, _ net.Conn) {
 			r.waitStat("listener.s.downstream_cx_active", 1)
 			r.apply("l", loopback, `"stat_prefix":"s"`, `"access_log":[{}]`, withTLS(chains("b"), two))
@@ -163,8 +164,11 @@ func TestTransport_Fails(t *testing.T) {
 			c := r.dial("l")
 			x.act(r, c)
 			l := r.line()
-			if !strings.Contains(l.Conn.TransportFailure, x.failure) {
+			if !strings.Contains(l.Conn.TransportFailure, x.failure) || (x.timeOut > 0) != (l.Conn.TransportFailure == "") {
 				t.Errorf("failure %q, want %q", l.Conn.TransportFailure, x.failure)
+			}
+			if (l.Conn.TerminationDetail == timeoutDetails) != (x.timeOut > 0) {
+				t.Errorf("details %q", l.Conn.TerminationDetail)
 			}
 			if got := r.stat("listener.s.downstream_cx_transport_socket_connect_timeout"); got != x.timeOut {
 				t.Errorf("%d timeouts", got)

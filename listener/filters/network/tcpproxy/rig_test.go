@@ -2,6 +2,7 @@ package tcpproxy
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +48,7 @@ type rig struct {
 	logs  logLines
 	addr  string
 	high  int
+	tls   atomic.Pointer[tls.Config] // what clients have to speak; nil: plaintext
 }
 
 func newRig(t testing.TB, proxy string, clusters map[string][]string) *rig {
@@ -125,6 +128,12 @@ func (r *rig) listen() (stop func()) {
 				if err != nil {
 					r.t.Error(err)
 					return
+				}
+				if cfg := r.tls.Load(); cfg != nil {
+					if _, err := w.Secure(context.Background(), func(nc net.Conn) *tls.Conn { return tls.Server(nc, cfg) }); err != nil { //nolint:forbidigo // a test
+						r.t.Error(err)
+						return
+					}
 				}
 				info := &stream.ConnInfo{Start: time.Now(), Local: addrOf(nc.LocalAddr()), Remote: addrOf(nc.RemoteAddr())}
 				r.cfg.Serve(stream.NewTurn(), w, info, nil)

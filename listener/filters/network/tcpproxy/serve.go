@@ -128,6 +128,12 @@ func (s *session) finish() {
 	if s.reset.Load() {
 		s.info.Flags |= stream.UpstreamRemoteReset
 	}
+	if f := s.failed[toUpstream]; f != "" {
+		s.info.Conn.TransportFailure = f
+	}
+	if f := s.failed[toDownstream]; f != "" {
+		s.info.Upstream.TransportFailure = f
+	}
 	s.mon.Retire()
 	s.log(s.info, stream.LogTCPConnectionEnd)
 }

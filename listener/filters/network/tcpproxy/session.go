@@ -35,6 +35,7 @@ type session struct {
 	ended     atomic.Int32 // directions that have seen the end of their source
 	remote    atomic.Bool  // the upstream was the last to end, or broke
 	reset     atomic.Bool  // the upstream reset the connection
+	failed    [2]string    // what ended the TLS of a direction's source; of the goroutine that reads it
 	closeOnce sync.Once
 	timedOut  atomic.Uint32
 }
@@ -151,6 +152,9 @@ func (s *session) waitRoom(dst *wire.Conn, dir int) bool {
 // it has not taken yet is waited for: the idle timeout bounds that.
 func (s *session) end(dst *wire.Conn, dir int, err error) {
 	if !errors.Is(err, io.EOF) {
+		if te, ok := errors.AsType[*wire.TLSError](err); ok {
+			s.failed[dir] = te.Error()
+		}
 		s.abort(dir, err)
 		return
 	}
