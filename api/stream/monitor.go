@@ -89,6 +89,7 @@ type Monitor struct {
 	queue   []Event
 	queued  int
 	waiting chan struct{}
+	rooms   []func(*Turn) // of NotifyRoom
 }
 
 // runLimit bounds what one goroutine does for a stream in one go, in events and in time; what is
@@ -224,6 +225,7 @@ func (m *Monitor) drain(t *Turn) {
 		if len(m.queue) == 0 {
 			m.running = false
 			m.wake()
+			m.tellRoom(t)
 			m.mu.Unlock()
 			return
 		}
@@ -241,6 +243,7 @@ func (m *Monitor) drain(t *Turn) {
 		m.queue = m.queue[:len(m.queue)-1]
 		m.queued -= len(t.slot.Data)
 		m.wake()
+		m.tellRoom(t)
 		m.mu.Unlock()
 		t.handle()
 	}
@@ -287,6 +290,32 @@ func (m *Monitor) WaitRoom() {
 		m.mu.Unlock()
 		<-c
 	}
+}
+
+// NotifyRoom has f called, once, when there is room for more data (HasRoom), by the goroutine that runs
+// the stream, once it has left it. It returns false, and f is not called, if there is room already. It
+// never blocks, so that the reader of a connection with many streams may use it. f is called even if the
+// generation has ended meanwhile.
+func (m *Monitor) NotifyRoom(f func(*Turn)) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.queued <= queueLimit {
+		return false
+	}
+	m.rooms = append(m.rooms, f)
+	return true
+}
+
+// tellRoom puts what waits for room on the Turn's list. The caller runs the stream and holds the lock.
+func (m *Monitor) tellRoom(t *Turn) {
+	if len(m.rooms) == 0 || m.queued > queueLimit {
+		return
+	}
+	for i, f := range m.rooms {
+		t.later = append(t.later, deferred{run: f})
+		m.rooms[i] = nil
+	}
+	m.rooms = m.rooms[:0]
 }
 
 // own gives the event its own copy of Data.

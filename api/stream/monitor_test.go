@@ -189,6 +189,43 @@ func TestWaitRoom(t *testing.T) {
 	wg.Wait()
 }
 
+// TestNotifyRoom: whoever cannot wait is called once there is room, outside the stream.
+func TestNotifyRoom(t *testing.T) {
+	t.Parallel()
+	entered, release := make(chan struct{}), make(chan struct{})
+	r := newReceiver(t, func(_ *Turn, e *Event) {
+		if e.Kind == EventCall {
+			close(entered)
+			<-release
+		}
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() { Do(func(turn *Turn) { r.target().Post(turn, Event{Kind: EventCall}) }) })
+	<-entered
+	turn := NewTurn()
+	called := make(chan struct{})
+	f := func(turn *Turn) {
+		if turn.current != nil || !r.mon.HasRoom() {
+			t.Error("called inside a stream, or without room")
+		}
+		close(called)
+	}
+	if r.mon.NotifyRoom(f) {
+		t.Error("notes a call with an empty mailbox")
+	}
+	r.target().Post(turn, Event{Kind: EventData, Data: make([]byte, queueLimit+1)})
+	if !r.mon.NotifyRoom(f) {
+		t.Error("takes a full mailbox for one with room")
+	}
+	close(release)
+	select {
+	case <-called:
+	case <-time.After(wait):
+		t.Fatal("not called")
+	}
+	wg.Wait()
+}
+
 func TestPanic(t *testing.T) {
 	t.Parallel()
 	turn := NewTurn()

@@ -1,19 +1,64 @@
 package server
 
 import (
+	"sidecar/api/stats"
 	"sidecar/api/stream"
 	"sidecar/cluster"
 	"sidecar/cluster/pool"
 	"sidecar/internal/codec/h1"
+	"sidecar/internal/codec/h2"
 	"sidecar/internal/wire"
 	"sidecar/listener/hcm"
 )
 
 // serverCodec returns what makes the codecs of downstream connections.
-func serverCodec(o *hcm.CodecOptions) hcm.NewCodec {
-	opt := serverOptions(o)
-	return func(w *wire.Conn, h stream.ServerHandler, _ *stream.ConnInfo) hcm.Codec {
-		return h1.NewServerConn(w, h, opt)
+func (s *Server) serverCodec(o *hcm.CodecOptions) hcm.NewCodec {
+	f := &codecs{one: serverOptions(o), two: s.serverOptions2(o)}
+	kind := o.Type
+	return func(w *wire.Conn, h stream.ServerHandler, info *stream.ConnInfo) hcm.Codec {
+		switch {
+		case kind == hcm.CodecHTTP1:
+			return f.http1(w, h)
+		case kind == hcm.CodecHTTP2:
+			return f.http2(w, h)
+		case info.TLS != nil && info.TLS.ALPN == alpnHTTP2:
+			return f.http2(w, h)
+		case info.TLS != nil && info.TLS.ALPN == alpnHTTP1:
+			return f.http1(w, h)
+		}
+		return &autoCodec{codecs: f, w: w, h: h}
+	}
+}
+
+// The application protocols that choose a codec (ALPN).
+const (
+	alpnHTTP1 = "http/1.1"
+	alpnHTTP2 = "h2"
+)
+
+// codecs are the options of both versions of one connection manager.
+type codecs struct {
+	one *h1.ServerOptions
+	two *h2.ServerOptions
+}
+
+func (f *codecs) http1(w *wire.Conn, h stream.ServerHandler) hcm.Codec {
+	return h1.NewServerConn(w, h, f.one)
+}
+
+func (f *codecs) http2(w *wire.Conn, h stream.ServerHandler) hcm.Codec {
+	return h2.NewServerConn(w, h, f.two)
+}
+
+func (s *Server) serverOptions2(o *hcm.CodecOptions) *h2.ServerOptions {
+	return &h2.ServerOptions{
+		Options: h2.Options{
+			HTTP2: o.HTTP2, MaxHeadersBytes: o.MaxHeadersBytes, MaxHeaders: o.MaxHeaders,
+			Stats: stats.Bind[h2.Stats](s.scope.Sub("http2")), FlushTimeout: o.StreamFlushTimeout,
+		},
+		RejectUnderscores: o.RejectUnderscores, DropUnderscores: o.DropUnderscores,
+		Proxy100Continue: o.Proxy100Continue, DelayedCloseTimeout: o.DelayedCloseTimeout,
+		DelayedCloseExpired: o.DelayedCloseExpired, ProtocolError: o.ProtocolError,
 	}
 }
 

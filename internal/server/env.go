@@ -79,7 +79,7 @@ func (s *Server) compileHCM(m proto.Message, c filter.NetworkContext) (any, erro
 	prefix := "http." + msg.GetStatPrefix() + "."
 	return compiled(hcm.Compile(msg, &hcm.Env{
 		Filters: s.filters, Scope: s.scope, ListenerScope: c.ListenerScope,
-		Log: s.opts.Logs.Component("http"), Codec: serverCodec, Clock: &s.clock, Random: fastRandom,
+		Log: s.opts.Logs.Component("http"), Codec: s.serverCodec, Clock: &s.clock, Random: fastRandom,
 		LocalAddress: s.localAddress, Cluster: s.boot.Node.GetCluster(), Node: s.boot.Node.GetId(),
 		Direction: c.Direction, BufferLimit: c.BufferLimit,
 		Strict: s.runtimeBool(strictHTTP1),

@@ -1,0 +1,87 @@
+package h2
+
+import (
+	"errors"
+
+	"sidecar/api/stream"
+)
+
+// Details of Envoy's codec (Http2ResponseCodeDetails).
+const (
+	messagingRule  = "http2.violation.of.messaging.rule"
+	invalidField   = "http2.invalid.header.field"
+	tooManyHeaders = "http2.too_many_headers"
+	underscore     = "http2.unexpected_underscore"
+	remoteReset    = "http2.remote_reset"
+	remoteRefuse   = "http2.remote_refuse"
+)
+
+// protocolFault is that of a stream whose peer broke the protocol.
+func (c *conn) protocolFault(details string) *stream.Fault {
+	f := &stream.Fault{
+		Side: stream.Downstream, Flag: stream.DownstreamProtocolError, Details: details,
+		Reason: stream.ReasonProtocolError, Err: errors.New(details),
+	}
+	if c.client != nil {
+		f.Side, f.Flag = stream.Upstream, stream.UpstreamProtocolError
+	}
+	return f
+}
+
+// resetFault is that of a stream which the peer has reset.
+func (c *conn) resetFault(why code) *stream.Fault {
+	if c.server != nil {
+		f := &stream.Fault{
+			Side: stream.Downstream, Flag: stream.DownstreamRemoteReset, Details: remoteReset,
+			Reason: stream.ReasonRemoteReset,
+		}
+		if why == codeRefused {
+			f.Details, f.Reason = remoteRefuse, stream.ReasonRemoteRefusedStream
+		}
+		return f
+	}
+	f := &stream.Fault{Side: stream.Upstream, Flag: stream.UpstreamRemoteReset, Reason: stream.ReasonRemoteReset}
+	switch why {
+	case codeRefused:
+		f.Reason, f.Reused = stream.ReasonRemoteRefusedStream, true
+	case codeConnect:
+		f.Reason = stream.ReasonConnectError
+	case codeProtocol:
+		f.Reason, f.Flag = stream.ReasonProtocolError, stream.UpstreamProtocolError
+	}
+	return f
+}
+
+// goneFault is that of streams whose connection has ended.
+func (c *conn) goneFault() *stream.Fault {
+	if c.server != nil {
+		f := &stream.Fault{
+			Side: stream.Downstream, Flag: stream.DownstreamConnectionTermination,
+			Details: "downstream_remote_disconnect", Reason: stream.ReasonConnectionTermination, Close: true,
+		}
+		if c.local.Load() {
+			f.Details = "downstream_local_disconnect"
+		}
+		return f
+	}
+	f := &stream.Fault{
+		Side: stream.Upstream, Flag: stream.UpstreamConnectionTermination,
+		Reason: stream.ReasonConnectionTermination,
+	}
+	if c.local.Load() {
+		f.Flag, f.Reason = stream.LocalReset, stream.ReasonLocalReset
+	}
+	return f
+}
+
+// localFault is that of a stream whose own side was wrong.
+func (c *conn) localFault() *stream.Fault {
+	f := &stream.Fault{
+		Side: stream.Downstream, Flag: stream.LocalReset, Reason: stream.ReasonLocalReset,
+		Details: "http2.body_length_mismatch",
+	}
+	if c.client != nil {
+		f.Side = stream.Upstream
+	}
+	return f
+}
