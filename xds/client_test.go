@@ -366,3 +366,20 @@ func TestUnknownFieldsRejected(t *testing.T) {
 		}
 	}
 }
+
+// TestResubscribe holds that who gives up a resource and wants it again at once gets it: the server,
+// which knows that this version was sent, has to hear of both.
+func TestResubscribe(t *testing.T) {
+	t.Parallel()
+	bothProtocols(t, func(t *testing.T, delta bool) {
+		r := newRig(t, delta)
+		r.srv.Set(route("one", "1"), route("two", "1"))
+		other, _, _ := r.subscribe(source.RouteType, "two")
+		other.want(r.ctx, t, "two=1")
+		first, _, sub := r.subscribe(source.RouteType, "one")
+		first.want(r.ctx, t, "one=1")
+		sub.Close()
+		second, _, _ := r.subscribe(source.RouteType, "one")
+		second.want(r.ctx, t, "one=1")
+	})
+}

@@ -27,12 +27,16 @@ type feed struct {
 	answered bool
 	// rev grows when the set of names that are wanted changes.
 	rev uint64
+	// left are names that were given up and not yet told to the server.
+	left map[string]struct{}
 }
 
 // port is the protocol that a feed is fed by.
 type port interface {
 	// interest tells that the names wanted have changed.
 	interest()
+	// tell sends what the names are now.
+	tell()
 	// replied tells that a response was judged.
 	replied(*reply)
 	// unused tells that nobody subscribes any more.
@@ -59,7 +63,7 @@ type given struct {
 }
 
 func newFeed(c *Client, k kind) *feed {
-	return &feed{c: c, kind: k, entries: map[string]*entry{}, named: map[string][]*subscription{}}
+	return &feed{c: c, kind: k, entries: map[string]*entry{}, named: map[string][]*subscription{}, left: map[string]struct{}{}}
 }
 
 func (e *entry) givenTo(s *subscription) *given {

@@ -60,6 +60,9 @@ func (f *fileFeed) interest() {
 	}
 }
 
+// tell implements port: a file isn't asked.
+func (f *fileFeed) tell() { clear(f.left) }
+
 // replied implements port: a file can't be answered.
 func (f *fileFeed) replied(*reply) {}
 

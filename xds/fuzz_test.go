@@ -91,6 +91,7 @@ func (*acceptor) Unavailable(error) {}
 type silent struct{ replies int }
 
 func (*silent) interest()        {}
+func (*silent) tell()            {}
 func (*silent) unused()          {}
 func (p *silent) replied(*reply) { p.replies++ }
 

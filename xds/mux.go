@@ -201,6 +201,7 @@ func (m *mux) flush() {
 		} else {
 			f.sendSotw()
 		}
+		clear(f.left)
 	}
 }
 
@@ -208,6 +209,13 @@ func (m *mux) flush() {
 func (f *muxFeed) interest() {
 	f.sotw.dirty = f.sotw.dirty || f.sotw.rev != f.rev
 	f.mux.wantFlush()
+}
+
+// tell implements port.
+func (f *muxFeed) tell() {
+	f.interest()
+	f.mux.flush()
+	clear(f.left) // without a stream: the next one begins with all names
 }
 
 // unused implements port.

@@ -78,6 +78,10 @@ func (s *subscription) start() {
 func (f *feed) addNames(s *subscription, names []string) {
 	for _, name := range names {
 		if f.named[name] == nil {
+			if _, left := f.left[name]; left {
+				// What was known of it is forgotten. The server sends it again only if it hears of both.
+				f.port.tell()
+			}
 			f.rev++
 		}
 		f.named[name] = append(f.named[name], s)
@@ -90,6 +94,7 @@ func (f *feed) dropNames(s *subscription, names []string) {
 		if len(left) == 0 {
 			delete(f.named, name)
 			f.rev++
+			f.left[name] = struct{}{}
 		} else {
 			f.named[name] = left
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
@@ -45,9 +46,9 @@ func New(tb TB) *Server {
 	return s
 }
 
-// Start starts a server on addr.
+// Start starts a server on addr: a host and port, or the absolute path of a unix socket.
 func Start(addr string) (*Server, error) {
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
+	l, err := new(net.ListenConfig).Listen(context.Background(), network(addr), addr)
 	if err != nil {
 		return nil, err
 	}
@@ -57,13 +58,20 @@ func Start(addr string) (*Server, error) {
 	return s, nil
 }
 
+func network(addr string) string {
+	if strings.HasPrefix(addr, "/") {
+		return "unix"
+	}
+	return "tcp"
+}
+
 // Addr is the address that the server listens on.
 func (s *Server) Addr() string { return s.addr }
 
 // DialCluster connects to the server, whatever the cluster: it makes a Server the transport.Dialer
 // of a client under test.
 func (s *Server) DialCluster(ctx context.Context, _ string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "tcp", s.addr)
+	return new(net.Dialer).DialContext(ctx, network(s.addr), s.addr)
 }
 
 // Stop kills the server with all of its streams; what was Set stays for Resume.
@@ -83,7 +91,7 @@ func (s *Server) Stop() {
 func (s *Server) Resume() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", s.addr)
+	l, err := new(net.ListenConfig).Listen(context.Background(), network(s.addr), s.addr)
 	if err != nil {
 		return err
 	}
