@@ -539,6 +539,32 @@ func TestSecure_BothWays(t *testing.T) {
 	wg.Wait()
 }
 
+// TestSecure_AnswersAreBounded: a peer that has much answered and reads nothing is given up.
+func TestSecure_AnswersAreBounded(t *testing.T) {
+	t.Parallel()
+	c, peer := pair(t, "tcp", Options{})
+	secured(t, c, peer, tls.VersionTLS13)
+	s := c.sec.Load()
+	c.mu.Lock()
+	c.writing = true // as if a writer waited for the peer
+	c.mu.Unlock()
+	answer := make([]byte, 27)
+	for range 2 * maxSealed / len(answer) {
+		_, _ = s.Write(answer)
+	}
+	c.mu.Lock()
+	left := c.sealed.Len()
+	c.writing = false
+	c.mu.Unlock()
+	if left > maxSealed+len(answer) {
+		t.Errorf("%d bytes of answers are kept", left)
+	}
+	s.answer()
+	if _, _, err := c.Read(64, wanted); !errors.Is(err, errFlood) {
+		t.Errorf("Read = %v, want the peer's end", err)
+	}
+}
+
 // TestNetConn carries crypto/tls inside of the facade, which uses everything of a net.Conn.
 func TestNetConn(t *testing.T) {
 	t.Parallel()
