@@ -1,6 +1,7 @@
 package hpack
 
 import (
+	"encoding/binary"
 	"strings"
 
 	"golang.org/x/net/http2/hpack"
@@ -74,29 +75,41 @@ func appendDecoded(dst, src []byte) ([]byte, bool) {
 	var acc uint64 // the low n bits are to be decoded
 	var n uint
 	for {
-		for n <= 56 && len(src) > 0 {
-			acc = acc<<8 | uint64(src[0])
-			src = src[1:]
-			n += 8
+		switch {
+		case n > 32:
+		case len(src) >= 4:
+			acc = acc<<32 | uint64(binary.BigEndian.Uint32(src))
+			src = src[4:]
+			n += 32
+		default:
+			for ; len(src) > 0 && n <= 56; src = src[1:] {
+				acc = acc<<8 | uint64(src[0])
+				n += 8
+			}
+			if n < fastBits {
+				return appendRest(dst, acc, n)
+			}
 		}
-		if n < fastBits {
-			break
+		for n >= maxBits || n >= fastBits && len(src) == 0 {
+			c := huffman.fast[acc>>((n-fastBits)&63)&(1<<fastBits-1)]
+			if c.bits != 0 {
+				n -= uint(c.bits)
+				dst = append(dst, c.sym)
+				continue
+			}
+			sym, bits := huffman.long(acc, n)
+			if bits == 0 {
+				return dst, false
+			}
+			n -= bits
+			dst = append(dst, sym)
 		}
-		c := huffman.fast[acc>>(n-fastBits)&(1<<fastBits-1)]
-		if c.bits != 0 {
-			n -= uint(c.bits)
-			dst = append(dst, c.sym)
-			continue
-		}
-		sym, bits := huffman.long(acc, n)
-		if bits == 0 {
-			return dst, false
-		}
-		n -= bits
-		dst = append(dst, sym)
 	}
-	// What is left is shorter than the look-up: ones behind it make up the difference, and a code that
-	// would need them is padding.
+}
+
+// appendRest decodes the last n bits, which are fewer than a look-up takes: ones behind them make up
+// the difference, and a code that would need those is padding.
+func appendRest(dst []byte, acc uint64, n uint) ([]byte, bool) {
 	for n > 0 {
 		rest := acc & (1<<n - 1)
 		c := huffman.fast[(rest<<(fastBits-n)|(1<<(fastBits-n)-1))&(1<<fastBits-1)]
