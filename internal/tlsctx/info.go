@@ -1,0 +1,123 @@
+package tlsctx
+
+import (
+	"crypto/sha1" //nolint:gosec // a fingerprint that users ask for by name
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/hex"
+	"encoding/pem"
+	"slices"
+	"strings"
+
+	"sidecar/api/stream"
+)
+
+// certInfo makes what log lines and XFCC show of a certificate.
+func certInfo(c *x509.Certificate) stream.CertInfo {
+	sum1, sum256 := sha1.Sum(c.Raw), sha256.Sum256(c.Raw) //nolint:gosec // see above
+	info := stream.CertInfo{
+		Subject: distinguishedName(c.RawSubject), Issuer: distinguishedName(c.RawIssuer),
+		Serial: hex.EncodeToString(c.SerialNumber.Bytes()),
+		SHA256: hex.EncodeToString(sum256[:]), SHA1: hex.EncodeToString(sum1[:]),
+		PEM:    pemText(c.Raw),
+		DNSSAN: c.DNSNames, EmailSAN: c.EmailAddresses,
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+	}
+	for _, u := range c.URIs {
+		info.URISAN = append(info.URISAN, u.String())
+	}
+	for _, ip := range c.IPAddresses {
+		info.IPSAN = append(info.IPSAN, ip.String())
+	}
+	return info
+}
+
+// pemText is a certificate in PEM; whoever shows it encodes it for its place.
+func pemText(der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// distinguishedName renders a name as OpenSSL's XN_FLAG_RFC2253 does, which Envoy uses: last
+// attribute first, "+" between those of one RDN.
+func distinguishedName(raw []byte) string {
+	var seq []asn1.RawValue
+	if _, err := asn1.Unmarshal(raw, &seq); err != nil {
+		return ""
+	}
+	var b strings.Builder
+	for i, rdn := range slices.Backward(seq) {
+		var set []pkix.AttributeTypeAndValue
+		if i < len(seq)-1 {
+			b.WriteByte(',')
+		}
+		if _, err := asn1.UnmarshalWithParams(rdn.FullBytes, &set, "set"); err != nil {
+			continue
+		}
+		for j, a := range slices.Backward(set) {
+			if j < len(set)-1 {
+				b.WriteByte('+')
+			}
+			b.WriteString(attributeName(a.Type))
+			b.WriteByte('=')
+			text, _ := a.Value.(string)
+			escapeValue(&b, text)
+		}
+	}
+	return b.String()
+}
+
+func attributeName(oid asn1.ObjectIdentifier) string {
+	s := oid.String()
+	switch s {
+	case "2.5.4.3":
+		return "CN"
+	case "2.5.4.4":
+		return "SN"
+	case "2.5.4.5":
+		return "serialNumber"
+	case "2.5.4.6":
+		return "C"
+	case "2.5.4.7":
+		return "L"
+	case "2.5.4.8":
+		return "ST"
+	case "2.5.4.9":
+		return "street"
+	case "2.5.4.10":
+		return "O"
+	case "2.5.4.11":
+		return "OU"
+	case "2.5.4.12":
+		return "title"
+	case "2.5.4.42":
+		return "GN"
+	case "1.2.840.113549.1.9.1":
+		return "emailAddress"
+	case "0.9.2342.19200300.100.1.25":
+		return "DC"
+	case "0.9.2342.19200300.100.1.1":
+		return "UID"
+	}
+	return s
+}
+
+// escapeValue writes a value with what RFC 2253 reserves, controls and bytes beyond ASCII escaped.
+func escapeValue(b *strings.Builder, s string) {
+	const digits = "0123456789ABCDEF"
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case c < ' ' || c >= 0x7f:
+			b.WriteByte('\\')
+			b.WriteByte(digits[c>>4])
+			b.WriteByte(digits[c&15])
+		case strings.IndexByte(`,+"\<>;`, c) >= 0 || (c == ' ' && (i == 0 || i == len(s)-1)) || (c == '#' && i == 0):
+			b.WriteByte('\\')
+			b.WriteByte(c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+}
