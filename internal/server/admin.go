@@ -79,7 +79,7 @@ func (s *Server) adminOptions() admin.Options {
 		Log: s.opts.Logs.Component("admin"), Logs: s.opts.Logs, Stats: s.store,
 		Tags: stattag.New(s.boot.Stats.UseAllDefaultTags, rules), Rejects: s.boot.Stats.Matcher.Rejects,
 		State:      func() adminv3.ServerInfo_State { return adminv3.ServerInfo_State(s.State()) },
-		ServerInfo: s.serverInfo, Dumps: s.dumps(), Clusters: s.clusterStatuses,
+		ServerInfo: s.serverInfo, Dumps: s.dumps(), Clusters: s.clusterStatuses, Certs: s.certificates,
 		Listeners: s.listenerStatuses, Runtime: runtimeView{s}, Unready: s.unready, Control: control{s},
 		FlushOnRead: s.boot.Stats.FlushInterval <= 0,
 	}

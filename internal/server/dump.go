@@ -25,7 +25,7 @@ func (s *Server) dumps() []admin.Dump {
 		{Get: s.dumpListeners},
 		{Get: func() proto.Message { return &adminv3.ScopedRoutesConfigDump{} }},
 		{Get: s.dumpRoutes},
-		{Get: func() proto.Message { return &adminv3.SecretsConfigDump{} }},
+		{Get: s.dumpSecrets},
 		{Get: s.dumpExtensions},
 	}
 }

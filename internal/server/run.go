@@ -171,6 +171,7 @@ func (s *Server) close() {
 	s.xds.Close()
 	s.listeners.Close()
 	s.clusters.Close()
+	s.secrets.close()
 	s.wasm.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

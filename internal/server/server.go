@@ -21,6 +21,7 @@ import (
 	"sidecar/internal/config"
 	"sidecar/internal/config/source"
 	"sidecar/internal/format"
+	"sidecar/internal/tlsctx"
 	"sidecar/internal/uuid"
 	"sidecar/listener"
 	"sidecar/listener/accesslog"
@@ -67,6 +68,7 @@ type Server struct {
 	filters      *filter.Table
 	routes       *routeTables
 	extensions   *extensions
+	secrets      *secrets
 	draining     *listener.Draining
 	limits       *limits
 	init         *warm.Group
@@ -150,6 +152,7 @@ func (s *Server) assemble(errs *config.Errors) error {
 		RejectUnknownFields: s.opts.DynamicUnknown == config.RejectUnknown,
 		UnknownField:        &s.stats.DynamicUnknown,
 	})
+	s.secrets = &secrets{s: s, env: &tlsctx.SecretEnv{Log: s.opts.Logs.Component("config")}}
 	s.clusters = cluster.NewManager(cluster.Options{
 		Ctx: context.Background(), Scope: s.scope, Log: s.opts.Logs.Component("upstream"),
 		Concurrency: s.opts.Concurrency, NewCodec: newClientCodec, Random: rand.Uint64, Subscriber: s.xds,
@@ -176,6 +179,7 @@ func (s *Server) assemble(errs *config.Errors) error {
 
 // compileStatic compiles the static resources; with --mode validate they are dropped again.
 func (s *Server) compileStatic(errs *config.Errors) {
+	s.secrets.compileStatic(s.boot.Secrets, errs)
 	for i, c := range s.boot.Clusters {
 		conf, err := cluster.Compile(c, s.clusters.Env())
 		errs.Wrap(bootstrap.ClusterPath(i), err)

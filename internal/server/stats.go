@@ -78,6 +78,7 @@ func (s *Server) refreshStats() {
 	s.stats.GoMallocs.SetUint(m.Mallocs)
 	s.stats.GoGoroutines.Set(int64(runtime.NumGoroutine()))
 	s.stats.MemoryPhysical.Set(residentBytes())
+	s.stats.DaysToExpiry.Set(s.daysToExpiry())
 	s.stats.TotalConnections.Set(s.listeners.Connections())
 	s.stats.State.Set(int64(s.State()))
 	live := int64(1)

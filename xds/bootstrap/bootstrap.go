@@ -7,6 +7,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 
 	"sidecar/internal/config"
@@ -33,6 +34,7 @@ type Bootstrap struct {
 
 	Listeners []*listenerv3.Listener
 	Clusters  []*clusterv3.Cluster
+	Secrets   []*tlsv3.Secret
 	// LDS, CDS and ADS are nil where the bootstrap has none.
 	LDS, CDS *source.ConfigSource
 	ADS      *source.GRPC
@@ -54,13 +56,13 @@ type Bootstrap struct {
 	// UnknownFields counts the fields that were let through with a warning.
 	UnknownFields int
 
-	// Bytes is the serialized bootstrap, for /config_dump.
+	// Bytes is the serialized bootstrap, for /config_dump. What is sensitive in it is redacted.
 	Bytes []byte
 }
 
 // Drop lets go of the protobuf messages that were handed on.
 func (b *Bootstrap) Drop() {
-	b.Listeners, b.Clusters, b.UpstreamBind = nil, nil, nil
+	b.Listeners, b.Clusters, b.Secrets, b.UpstreamBind = nil, nil, nil, nil
 	if b.Admin != nil {
 		b.Admin.AccessLog = nil
 	}
@@ -71,6 +73,9 @@ func ListenerPath(i int) *config.Path { return config.Field("static_resources.li
 
 // ClusterPath is the place of a static cluster, for the errors of its compiler.
 func ClusterPath(i int) *config.Path { return config.Field("static_resources.clusters").Index(i) }
+
+// SecretPath is the place of a static secret, for the errors of its compiler.
+func SecretPath(i int) *config.Path { return config.Field("static_resources.secrets").Index(i) }
 
 // inlineName is how errors call --config-yaml.
 const inlineName = "--config-yaml"
@@ -125,6 +130,7 @@ func compile(msg *bootstrapv3.Bootstrap, in *Input, errs *config.Errors) (b *Boo
 		Node:      node(msg.GetNode(), in),
 		Listeners: msg.GetStaticResources().GetListeners(),
 		Clusters:  msg.GetStaticResources().GetClusters(),
+		Secrets:   msg.GetStaticResources().GetSecrets(),
 		Admin:     admin(msg.GetAdmin(), errs),
 		Runtime:   runtimeLayers(msg.GetLayeredRuntime(), errs),
 		Overload:  overload(msg.GetOverloadManager(), errs),
@@ -144,8 +150,10 @@ func compile(msg *bootstrapv3.Bootstrap, in *Input, errs *config.Errors) (b *Boo
 	unique("listener", names(b.Listeners), ListenerPath, errs)
 	unique("cluster", names(b.Clusters), ClusterPath, errs)
 
+	shown, _ := proto.Clone(msg).(*bootstrapv3.Bootstrap)
+	config.Redact(shown)
 	var err error
-	if b.Bytes, err = (proto.MarshalOptions{Deterministic: true}).Marshal(msg); err != nil {
+	if b.Bytes, err = (proto.MarshalOptions{Deterministic: true}).Marshal(shown); err != nil {
 		errs.Addf(nil, "%w", err)
 	}
 	return b, warnings

@@ -19,13 +19,14 @@ import (
 func TestFieldsAreAccountedFor(t *testing.T) {
 	t.Parallel()
 	configtest.Covers(t, configtest.Elsewhere{
-		"envoy.config.listener.v3.Listener",    // listener
-		"envoy.config.cluster.v3.Cluster",      // cluster
-		"envoy.config.core.v3.BindConfig",      // cluster
-		"envoy.config.core.v3.ConfigSource",    // internal/config/source
-		"envoy.config.core.v3.ApiConfigSource", // internal/config/source
-		"envoy.type.matcher.v3.StringMatcher",  // internal/match
-		"envoy.config.accesslog.v3.AccessLog",  // listener/accesslog
+		"envoy.config.listener.v3.Listener",                // listener
+		"envoy.config.cluster.v3.Cluster",                  // cluster
+		"envoy.config.core.v3.BindConfig",                  // cluster
+		"envoy.config.core.v3.ConfigSource",                // internal/config/source
+		"envoy.config.core.v3.ApiConfigSource",             // internal/config/source
+		"envoy.type.matcher.v3.StringMatcher",              // internal/match
+		"envoy.config.accesslog.v3.AccessLog",              // listener/accesslog
+		"envoy.extensions.transport_sockets.tls.v3.Secret", // internal/tlsctx
 	},
 		bootstrapFields, nodeFields, localityFields, staticFields, dynamicFields, clusterManagerFields,
 		deferredStatFields, inlineHeaderFields, adminFields, addressFields, socketAddressFields, pipeFields,
@@ -191,7 +192,7 @@ func TestLoad_Errors(t *testing.T) {
 	}{
 		{"nothing", "", []string{"at least one of --config-path and --config-yaml is needed"}},
 		{
-			"all kinds at once", "{nope: 1, watchdog: {}, stats_sinks: [], header_prefix: x, admin: {address: {socket_address: {address: localhost, port_value: 70000}}}, static_resources: {secrets: [{}], clusters: [{}]}}",
+			"all kinds at once", "{nope: 1, watchdog: {}, stats_sinks: [], header_prefix: x, admin: {address: {socket_address: {address: localhost, port_value: 70000}}}, static_resources: {clusters: [{}]}, certificate_provider_instances: {}}",
 			[]string{
 				f + "nope: unknown field of envoy.config.bootstrap.v3.Bootstrap",
 				f + "watchdog: is not supported",
@@ -199,7 +200,6 @@ func TestLoad_Errors(t *testing.T) {
 				f + "static_resources.clusters[0].name: value length must be at least 1 runes",
 				f + "admin.address.socket_address.port_value: value must be less than or equal to 65535",
 				f + "admin.address.socket_address.address: malformed IP address: localhost",
-				f + "static_resources.secrets: is not supported",
 			},
 		},
 		{

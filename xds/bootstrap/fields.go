@@ -34,8 +34,7 @@ var nodeFields = config.Fields[*corev3.Node]{
 var localityFields = config.Fields[*corev3.Locality]{Used: "region zone sub_zone"}
 
 var staticFields = config.Fields[*bootstrapv3.Bootstrap_StaticResources]{
-	Used:    "listeners clusters",
-	Refused: "secrets",
+	Used: "listeners clusters secrets",
 }
 
 var dynamicFields = config.Fields[*bootstrapv3.Bootstrap_DynamicResources]{
