@@ -101,6 +101,8 @@ func AppendJSON(dst []byte, v any) []byte {
 	switch v := v.(type) {
 	case nil:
 		return append(dst, "null"...)
+	case interface{ AppendJSON(b []byte) []byte }: // an object of a filter
+		return v.AppendJSON(dst)
 	case string:
 		return appendQuoted(dst, v)
 	case bool:

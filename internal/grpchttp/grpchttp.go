@@ -62,3 +62,25 @@ func Timeout(v string) time.Duration {
 	}
 	return time.Duration(n) * unit
 }
+
+// IsResponse tells whether a response head is that of a gRPC call; one that ends the stream has a
+// status (Grpc::Common::isGrpcResponseHeaders).
+func IsResponse(h *header.Map, end bool) bool {
+	if end {
+		return h.Has(header.GrpcStatus)
+	}
+	return h.Value(header.Status) == "200" && IsRequest(h)
+}
+
+// AppendMessage percent-encodes a grpc-message.
+func AppendMessage[T ~string | ~[]byte](b []byte, s T) []byte {
+	for i := range len(s) {
+		c := s[i]
+		if c >= ' ' && c < 0x7f && c != '%' {
+			b = append(b, c)
+			continue
+		}
+		b = append(b, '%', "0123456789ABCDEF"[c>>4], "0123456789ABCDEF"[c&15])
+	}
+	return b
+}

@@ -7,6 +7,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"sidecar/api/filter"
+	"sidecar/listener/filters/http/grpchttp1bridge"
+	"sidecar/listener/filters/http/grpcstats"
+	"sidecar/listener/filters/http/grpcweb"
 	"sidecar/listener/filters/http/router"
 	"sidecar/listener/filters/listener/httpinspector"
 	"sidecar/listener/filters/listener/originaldst"
@@ -25,6 +28,7 @@ func (s *Server) httpFilters() *filter.Table {
 				})
 			}),
 	}
+	entries = append(entries, grpcstats.Entry(), grpcweb.Entry(), grpchttp1bridge.Entry())
 	return filter.NewTable(append(entries, wasm.Entries(s.wasm)...)...)
 }
 

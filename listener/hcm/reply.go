@@ -138,22 +138,9 @@ func (s *Stream) finishHead(h *header.Map, r *filter.Reply, body string) {
 	s.scratch = strconv.AppendInt(s.scratch[:0], int64(code), 10)
 	h.SetBytes(header.GrpcStatus, s.scratch)
 	if body != "" {
-		s.scratch = appendGRPCMessage(s.scratch[:0], body)
+		s.scratch = grpchttp.AppendMessage(s.scratch[:0], body)
 		h.SetBytes(header.GrpcMessage, s.scratch)
 	}
-}
-
-// appendGRPCMessage percent-encodes as the gRPC protocol wants it.
-func appendGRPCMessage(b []byte, s string) []byte {
-	for i := range len(s) {
-		c := s[i]
-		if c >= ' ' && c < 0x7f && c != '%' {
-			b = append(b, c)
-			continue
-		}
-		b = append(b, '%', "0123456789ABCDEF"[c>>4], "0123456789ABCDEF"[c&15])
-	}
-	return b
 }
 
 // dropHeld forgets what filters hold of a direction.

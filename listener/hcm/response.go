@@ -173,7 +173,11 @@ func (s *Stream) sendTrailers(t *stream.Turn, h *header.Map) {
 	if s.enc == nil {
 		return
 	}
-	s.enc.EncodeTrailers(t, h)
+	if h.Len() == 0 {
+		s.enc.EncodeData(t, nil, true) // a filter has taken them out
+	} else {
+		s.enc.EncodeTrailers(t, h)
+	}
 	s.responseDone(t)
 }
 

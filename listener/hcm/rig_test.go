@@ -73,9 +73,9 @@ type fakeCodec struct {
 	closed chan struct{}
 }
 
-func (*fakeCodec) Serve(*stream.Turn)   {}
-func (c *fakeCodec) Close(*stream.Turn) { close(c.closed) }
-func (*fakeCodec) Local() bool          { return true }
+func (*fakeCodec) Serve(*stream.Turn)    {}
+func (c *fakeCodec) Close(*stream.Turn)  { close(c.closed) }
+func (*fakeCodec) Local() bool           { return true }
 func (c *fakeCodec) Drain(*stream.Turn)  { c.r.logf("codec.drain") }
 func (c *fakeCodec) GoAway(*stream.Turn) { c.r.logf("codec.goaway") }
 
