@@ -1,0 +1,314 @@
+package tlsctx
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"sidecar/internal/match"
+)
+
+// failure is which stat counts a certificate that is refused.
+type failure uint8
+
+const (
+	failChain failure = iota
+	failSAN
+	failHash
+)
+
+// verifyError is why a peer's certificate is refused, in Envoy's words.
+type verifyError struct {
+	text string
+	kind failure
+}
+
+func (e *verifyError) Error() string { return "verify cert failed: " + e.text }
+
+// wants tells whether a peer's certificate is asked for at all.
+func (v *Validation) wants() bool {
+	return v != nil && (v.roots != nil || len(v.sans) > 0 || len(v.spki) > 0 || len(v.hash) > 0)
+}
+
+// verify checks a peer's chain, and that it has one of the names if any are given.
+func (v *Validation) verify(chain []*x509.Certificate, use x509.ExtKeyUsage, names []string, now time.Time) error {
+	leaf := chain[0]
+	if v.roots != nil {
+		if err := v.verifyChain(chain, use, now); err != nil {
+			return err
+		}
+	}
+	if len(names) > 0 && !hasName(leaf, names) {
+		return &verifyError{"verify SAN list", failSAN}
+	}
+	if len(v.sans) > 0 && !v.matchSAN(leaf) {
+		return &verifyError{"SAN matcher, certificate SANs are [" + strings.Join(allNames(leaf), ", ") + "]", failSAN}
+	}
+	if len(v.spki) == 0 && len(v.hash) == 0 {
+		return nil
+	}
+	if _, ok := v.hash[sha256.Sum256(leaf.Raw)]; ok {
+		return nil
+	}
+	if _, ok := v.spki[sha256.Sum256(leaf.RawSubjectPublicKeyInfo)]; ok {
+		return nil
+	}
+	return &verifyError{"cert hash and spki", failHash}
+}
+
+func (v *Validation) verifyChain(chain []*x509.Certificate, use x509.ExtKeyUsage, now time.Time) error {
+	opts := x509.VerifyOptions{
+		Roots: v.roots, Intermediates: x509.NewCertPool(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use},
+	}
+	for _, c := range chain[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	verified, err := chain[0].Verify(opts)
+	var invalid x509.CertificateInvalidError
+	if v.allowExpired && errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+		// The time when the certificate was still valid, which its issuers must have been too.
+		opts.CurrentTime = chain[0].NotAfter
+		verified, err = chain[0].Verify(opts)
+	}
+	if err != nil {
+		return chainError(chain, err, now)
+	}
+	if v.maxDepth >= 0 {
+		verified = shorter(verified, v.maxDepth)
+		if len(verified) == 0 {
+			return atDepth(v.maxDepth+1, "certificate chain too long")
+		}
+	}
+	if len(v.crls) > 0 {
+		return v.checkRevoked(verified[0], now)
+	}
+	return nil
+}
+
+// shorter keeps chains with at most depth certificates between the peer's and the trusted one
+// (max_verify_depth).
+func shorter(chains [][]*x509.Certificate, depth int) [][]*x509.Certificate {
+	var out [][]*x509.Certificate
+	for _, c := range chains {
+		if len(c)-2 <= depth {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func atDepth(depth int, text string) error {
+	return &verifyError{fmt.Sprintf("X509_verify_cert: certificate verification error at depth %d: %s", depth, text), failChain}
+}
+
+// chainError tells in OpenSSL's words why a chain isn't trusted.
+func chainError(chain []*x509.Certificate, err error, now time.Time) error {
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) {
+		depth := 0
+		for i, c := range chain {
+			if invalid.Cert != nil && c.Equal(invalid.Cert) {
+				depth = i
+			}
+		}
+		switch invalid.Reason {
+		case x509.Expired:
+			if invalid.Cert != nil && now.Before(invalid.Cert.NotBefore) {
+				return atDepth(depth, "certificate is not yet valid")
+			}
+			return atDepth(depth, "certificate has expired")
+		case x509.IncompatibleUsage:
+			return atDepth(depth, "unsupported certificate purpose")
+		case x509.TooManyIntermediates:
+			return atDepth(depth, "path length constraint exceeded")
+		case x509.NotAuthorizedToSign:
+			return atDepth(depth, "invalid CA certificate")
+		case x509.CANotAuthorizedForThisName:
+			return atDepth(depth, "permitted subtree violation")
+		default:
+		}
+		return atDepth(depth, "unspecified certificate verification error")
+	}
+	last := len(chain) - 1
+	var unknown x509.UnknownAuthorityError
+	if errors.As(err, &unknown) {
+		switch selfSigned := bytes.Equal(chain[last].RawIssuer, chain[last].RawSubject); {
+		case selfSigned && last == 0:
+			return atDepth(0, "self signed certificate")
+		case selfSigned:
+			return atDepth(last, "self signed certificate in certificate chain")
+		}
+		return atDepth(last, "unable to get local issuer certificate")
+	}
+	var critical x509.UnhandledCriticalExtension
+	if errors.As(err, &critical) {
+		return atDepth(0, "unhandled critical extension")
+	}
+	return atDepth(0, "unspecified certificate verification error")
+}
+
+// checkRevoked looks a chain up in the CRLs. Each certificate's issuer must have one.
+func (v *Validation) checkRevoked(chain []*x509.Certificate, now time.Time) error {
+	for i, c := range chain {
+		issuer := chain[min(i+1, len(chain)-1)]
+		if i == len(chain)-1 && i > 0 && !bytes.Equal(c.RawIssuer, c.RawSubject) {
+			return nil // a trusted intermediate: who issued it is no matter
+		}
+		found := false
+		for _, l := range v.crls {
+			if !bytes.Equal(l.RawIssuer, c.RawIssuer) || l.CheckSignatureFrom(issuer) != nil {
+				continue
+			}
+			found = true
+			if !l.NextUpdate.IsZero() && now.After(l.NextUpdate) {
+				return atDepth(i, "CRL has expired")
+			}
+			for j := range l.RevokedCertificateEntries {
+				if l.RevokedCertificateEntries[j].SerialNumber.Cmp(c.SerialNumber) == 0 {
+					return atDepth(i, "certificate revoked")
+				}
+			}
+		}
+		if !found {
+			return atDepth(i, "unable to get certificate CRL")
+		}
+		if v.leafCRLOnly {
+			return nil
+		}
+	}
+	return nil
+}
+
+// allNames lists a certificate's names in the order that Envoy prints.
+func allNames(c *x509.Certificate) []string {
+	out := append([]string(nil), c.DNSNames...)
+	for _, u := range c.URIs {
+		out = append(out, u.String())
+	}
+	out = append(out, c.EmailAddresses...)
+	for _, ip := range c.IPAddresses {
+		out = append(out, ip.String())
+	}
+	return out
+}
+
+// hasName tells whether a certificate has one of the names, as DNS name (wildcards count), URI or IP
+// address (Envoy: verifySubjectAltName).
+func hasName(c *x509.Certificate, names []string) bool {
+	for _, n := range names {
+		for _, d := range c.DNSNames {
+			if dnsMatch(n, d) {
+				return true
+			}
+		}
+		for _, u := range c.URIs {
+			if u.String() == n {
+				return true
+			}
+		}
+		want, err := netip.ParseAddr(n)
+		for _, ip := range c.IPAddresses {
+			if have, ok := netip.AddrFromSlice(ip); err == nil && ok && have.Unmap() == want.Unmap() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// dnsMatch compares a name with one of a certificate, whose wildcard stands for one label, in Envoy
+// also as a part of it ("w*.example.com").
+func dnsMatch(n, pattern string) bool {
+	if match.EqualFold(n, pattern) {
+		return true
+	}
+	label, rest, ok := strings.Cut(pattern, ".")
+	nLabel, nRest, nOK := strings.Cut(n, ".")
+	front, back, wild := strings.Cut(label, "*")
+	return ok && nOK && wild && !strings.Contains(back, "*") && match.EqualFold(rest, nRest) &&
+		!strings.HasPrefix(match.ToLower(label), "xn--") && len(nLabel) >= len(front)+len(back) && nLabel != "" &&
+		match.EqualFold(nLabel[:len(front)], front) && match.EqualFold(nLabel[len(nLabel)-len(back):], back)
+}
+
+func (v *Validation) matchSAN(c *x509.Certificate) bool {
+	for i := range v.sans {
+		if v.sans[i].match(c) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *sanMatcher) match(c *x509.Certificate) bool {
+	is := func(k tlsv3.SubjectAltNameMatcher_SanType) bool {
+		return s.kind == k || s.kind == tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED
+	}
+	if is(tlsv3.SubjectAltNameMatcher_DNS) {
+		for _, d := range c.DNSNames {
+			if s.dns != "" && dnsMatch(s.dns, d) || s.m.Match(d) {
+				return true
+			}
+		}
+	}
+	if is(tlsv3.SubjectAltNameMatcher_URI) {
+		for _, u := range c.URIs {
+			if s.m.Match(u.String()) {
+				return true
+			}
+		}
+	}
+	if is(tlsv3.SubjectAltNameMatcher_EMAIL) {
+		for _, e := range c.EmailAddresses {
+			if s.m.Match(e) {
+				return true
+			}
+		}
+	}
+	if is(tlsv3.SubjectAltNameMatcher_IP_ADDRESS) {
+		for _, ip := range c.IPAddresses {
+			if s.m.Match(ip.String()) {
+				return true
+			}
+		}
+	}
+	return s.kind == tlsv3.SubjectAltNameMatcher_OTHER_NAME && s.matchOther(c)
+}
+
+// matchOther looks for an otherName of the matcher's type (RFC 5280, 4.2.1.6).
+func (s *sanMatcher) matchOther(c *x509.Certificate) bool {
+	for i := range c.Extensions {
+		if !c.Extensions[i].Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) {
+			continue
+		}
+		var names []asn1.RawValue
+		if _, err := asn1.Unmarshal(c.Extensions[i].Value, &names); err != nil {
+			return false
+		}
+		for _, n := range names {
+			var oid asn1.ObjectIdentifier
+			if n.Class != asn1.ClassContextSpecific || n.Tag != 0 {
+				continue
+			}
+			rest, err := asn1.Unmarshal(n.Bytes, &oid)
+			if err != nil || !oid.Equal(s.oid) {
+				continue
+			}
+			var explicit, value asn1.RawValue
+			if _, err := asn1.Unmarshal(rest, &explicit); err != nil {
+				continue
+			}
+			if _, err := asn1.Unmarshal(explicit.Bytes, &value); err == nil && s.m.Match(string(value.Bytes)) {
+				return true
+			}
+		}
+	}
+	return false
+}
