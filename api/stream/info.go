@@ -44,22 +44,24 @@ type Info struct {
 	LocalReplyBody       string
 	UpstreamAltStatName  string
 
-	Flags           Flag
-	Status          int // response code as sent; 0 if none
-	Protocol        Protocol
-	BytesReceived   uint64 // of the body
-	BytesSent       uint64
-	DownstreamWire  Traffic
-	UpstreamWire    Traffic
-	StreamID        uint64
-	Attempts        int
-	HealthCheck     bool
-	LogType         AccessLogType
-	Internal        bool       // the request came from an internal address
-	Remote          netip.Addr // the client as XFF tells; DOWNSTREAM_REMOTE_ADDRESS
-	RemotePort      uint16
-	OriginalPath    string
-	ResponseTrigger string
+	Flags          Flag
+	Status         int // response code as sent; 0 if none
+	Protocol       Protocol
+	BytesReceived  uint64 // of the body
+	BytesSent      uint64
+	DownstreamWire Traffic
+	UpstreamWire   Traffic
+	StreamID       uint64
+	Attempts       int
+	HealthCheck    bool
+	LogType        AccessLogType
+	Internal       bool       // the request came from an internal address
+	Remote         netip.Addr // the client as XFF tells; DOWNSTREAM_REMOTE_ADDRESS
+	RemotePort     uint16
+	OriginalPath   string
+	// SchemeMatchUpstream says that :scheme is to tell of the upstream's transport.
+	SchemeMatchUpstream bool
+	ResponseTrigger     string
 
 	// Metadata is dynamic metadata by namespace; values are of the JSON kinds (string, float64, bool,
 	// nil, map[string]any, []any). nil until written.

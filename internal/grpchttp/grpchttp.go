@@ -84,3 +84,34 @@ func AppendMessage[T ~string | ~[]byte](b []byte, s T) []byte {
 	}
 	return b
 }
+
+// httpCodes are the response codes that stand for statuses (Grpc::Utility::grpcToHttpStatus).
+//
+//nolint:gochecknoglobals // immutable table
+var httpCodes = [...]int{200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401}
+
+// HTTPFromStatus maps the text of a grpc-status; 500 if it is none.
+func HTTPFromStatus(v string) int {
+	n, err := strconv.ParseUint(v, 10, 8)
+	if err != nil || n >= uint64(len(httpCodes)) {
+		return 500
+	}
+	return httpCodes[n]
+}
+
+// maxTimeout is the largest number of a grpc-timeout: eight digits.
+const maxTimeout = 99999999
+
+// AppendTimeout appends a grpc-timeout in milliseconds, or in a larger unit if it is too long for that
+// (Grpc::Common::toGrpcTimeout).
+func AppendTimeout(b []byte, d time.Duration) []byte {
+	for _, u := range [...]struct {
+		unit time.Duration
+		name byte
+	}{{time.Millisecond, 'm'}, {time.Second, 'S'}, {time.Minute, 'M'}, {time.Hour, 'H'}} {
+		if n := int64(d / u.unit); n <= maxTimeout {
+			return append(strconv.AppendInt(b, n, 10), u.name)
+		}
+	}
+	return append(strconv.AppendInt(b, maxTimeout, 10), 'H')
+}

@@ -3,6 +3,7 @@ package grpchttp
 import (
 	"strconv"
 	"testing"
+	"time"
 
 	"sidecar/api/stats"
 )
@@ -20,8 +21,9 @@ func TestSplitPath(t *testing.T) {
 }
 
 // TestMethodsAreBounded: clients name methods.
+//
+//nolint:paralleltest // AllocsPerRun
 func TestMethodsAreBounded(t *testing.T) {
-	t.Parallel()
 	m := NewMethods(stats.New().Root())
 	for i := range 3 * maxMethods {
 		m.Of("c", "grpc", "s", strconv.Itoa(i))
@@ -56,6 +58,27 @@ func TestFrames(t *testing.T) {
 		}
 		if f.Count != 4 || ends != 3 { // of the last one only the flag has come
 			t.Errorf("pieces of %d: %d messages, %d ended", size, f.Count, ends)
+		}
+	}
+}
+
+func TestAppendTimeout(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		0: "0m", 1500 * time.Millisecond: "1500m", 27 * time.Hour: "97200000m", 28 * time.Hour: "100800S",
+		1 << 62: "76861433M",
+	} {
+		if got := string(AppendTimeout(nil, d)); got != want {
+			t.Errorf("%s: %s, want %s", d, got, want)
+		}
+	}
+}
+
+func TestHTTPFromStatus(t *testing.T) {
+	t.Parallel()
+	for v, want := range map[string]int{"0": 200, "5": 404, "14": 503, "16": 401, "17": 500, "": 500, "x": 500, "-1": 500} {
+		if got := HTTPFromStatus(v); got != want {
+			t.Errorf("%q: %d, want %d", v, got, want)
 		}
 	}
 }

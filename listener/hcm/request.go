@@ -14,6 +14,7 @@ import (
 func (s *Stream) onRequestHeaders(t *stream.Turn, h *header.Map, end bool) {
 	s.info.Request = h
 	s.info.Protocol = s.enc.Protocol()
+	s.info.SchemeMatchUpstream = s.cfg.schemeMatchUpstream
 	s.isHead = h.Value(header.Method) == "HEAD"
 	s.isGRPC = grpchttp.IsRequest(h)
 	s.disarm(timerHeaders)

@@ -158,6 +158,9 @@ func (s *Stream) sendData(t *stream.Turn, p []byte, end bool) {
 	if s.enc == nil {
 		return
 	}
+	if len(p) == 0 && !end {
+		return // a filter has taken all of it
+	}
 	s.info.BytesSent += uint64(len(p))
 	s.enc.EncodeData(t, p, end)
 	if end {

@@ -7,7 +7,6 @@ import (
 	"sidecar/api/header"
 	"sidecar/api/stream"
 	"sidecar/cluster"
-	"sidecar/internal/grpchttp"
 )
 
 //nolint:gochecknoglobals // immutable table
@@ -87,7 +86,7 @@ func (r *Filter) abandonEarly(t *stream.Turn) {
 // Envoy counts only where a gRPC status was still to come (Router::Filter::chargeUpstreamAbort).
 func (r *Filter) chargeLocal(status int) {
 	if r.s.Committed() {
-		if grpchttp.IsRequest(r.request) {
+		if r.grpc {
 			r.cfg.stats.RqResetAfterHead.Inc()
 		}
 		return
@@ -126,12 +125,32 @@ func (r *Filter) onFailure(t *stream.Turn, f *stream.Fault) {
 		})
 		return
 	}
+	if r.replay(t, f) {
+		return
+	}
 	kind := resetKind(f, wasSent)
 	if r.retryReset(t, kind, f) {
 		return
 	}
 	r.done = true
 	r.fail(t, f)
+}
+
+// maxReplays bounds how often a request is repeated that no upstream has begun to handle.
+const maxReplays = 3
+
+// replay repeats a request that its upstream has said it did not look at: a stream above the last one
+// of a GOAWAY. No policy needs to ask for that, as long as all that was sent is still there.
+//
+// DIVERGES(goaway-replay): Envoy repeats only with retry_on refused-stream, so that a request that
+// meets a GOAWAY fails.
+func (r *Filter) replay(t *stream.Turn, f *stream.Fault) bool {
+	if !f.Reused || r.replays == maxReplays || r.unkept || r.bodyLost || r.gotInterim || r.s.Committed() {
+		return false
+	}
+	r.replays++
+	r.start(t)
+	return true
 }
 
 // cutResponse ends a stream whose response broke off after its head had gone downstream.

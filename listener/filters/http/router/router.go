@@ -15,6 +15,7 @@ import (
 	"sidecar/api/stream"
 	"sidecar/cluster"
 	"sidecar/internal/buf"
+	"sidecar/internal/grpchttp"
 	"sidecar/listener/route"
 )
 
@@ -80,6 +81,10 @@ type Filter struct {
 	trailers   *header.Map
 	keepBody   bool
 	bodyLost   bool // too much for the buffer: no retry any more
+	unkept     bool // a part of the body was sent and is not kept
+	grpc       bool // the request is a call
+	callOpen   bool // its success shows in the trailers
+	replays    uint8
 	ended      bool // the request is complete
 	headSent   bool // to the upstream
 	gotHead    bool // of the response
@@ -117,6 +122,7 @@ func (c *Config) NewTerminal(s filter.Terminal) any {
 func (r *Filter) OnRequestHeaders(t *stream.Turn, h *header.Map, end bool) filter.Action {
 	r.cfg.stats.RqTotal.Inc()
 	r.request, r.ended, r.headEnd = h, end, end
+	r.grpc = grpchttp.IsRequest(h)
 	if end {
 		r.completed = t.Now()
 	}
@@ -289,9 +295,7 @@ func (r *Filter) OnRequestTrailers(t *stream.Turn, h *header.Map) filter.Action 
 	r.requestComplete(t)
 	r.sendShadows(t)
 	if r.enc != nil && !r.payload.waits() {
-		r.sentEnd = true
-		r.enc.EncodeTrailers(t, h)
-		r.lastByte(t)
+		r.sendTrailers(t)
 	}
 	return filter.Continue
 }
@@ -310,6 +314,10 @@ func (r *Filter) requestComplete(t *stream.Turn) {
 
 func (r *Filter) send(t *stream.Turn, p []byte, end bool) {
 	r.sentEnd = end
+	if len(p) == 0 && !end {
+		return // a filter has taken all of it
+	}
+	r.unkept = r.unkept || !r.keepBody && len(p) > 0
 	r.enc.EncodeData(t, p, end)
 	if end {
 		r.lastByte(t)
@@ -318,6 +326,17 @@ func (r *Filter) send(t *stream.Turn, p []byte, end bool) {
 	if r.enc.Full() {
 		r.pause(t, true)
 	}
+}
+
+// sendTrailers ends the request; trailers that a filter has emptied are only an end.
+func (r *Filter) sendTrailers(t *stream.Turn) {
+	r.sentEnd = true
+	if r.trailers.Len() == 0 {
+		r.enc.EncodeData(t, nil, true)
+	} else {
+		r.enc.EncodeTrailers(t, r.trailers)
+	}
+	r.lastByte(t)
 }
 
 func (r *Filter) lastByte(t *stream.Turn) { r.info.LastTxUpstream = r.info.Since(t.Now()) }

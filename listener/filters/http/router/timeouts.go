@@ -23,10 +23,9 @@ type timeouts struct {
 func (x *timeouts) read(r *Filter) {
 	*x = timeouts{}
 	a, h := r.entry.Action, r.request
-	grpc := grpchttp.IsRequest(h)
 	if !a.HasMaxStreamDuration {
 		x.route = a.Timeout
-		if grpc && a.MaxGRPCTimeout != route.Unset {
+		if r.grpc && a.MaxGRPCTimeout != route.Unset {
 			x.route, x.overrideGRPC = grpcTimeout(a, h), true
 		}
 	}
@@ -63,7 +62,7 @@ func (x *timeouts) announce(r *Filter) {
 		r.request.SetBytes(header.XEnvoyExpectedRqTimeoutMs, strconv.AppendInt(b[:0], expected.Milliseconds(), 10))
 	}
 	if x.overrideGRPC {
-		r.request.SetBytes(header.GrpcTimeout, append(strconv.AppendInt(b[:0], expected.Milliseconds(), 10), 'm'))
+		r.request.SetBytes(header.GrpcTimeout, grpchttp.AppendTimeout(b[:0], expected))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"sidecar/api/stream"
 	"sidecar/cluster"
 	"sidecar/cluster/load"
+	"sidecar/internal/grpchttp"
 )
 
 // start begins an attempt: a host is chosen and a stream on it taken or waited for.
@@ -102,6 +103,13 @@ func (r *Filter) ready(t *stream.Turn, enc stream.Encoder) {
 			r.entry.RewriteHost(r.request, name, !r.cfg.suppressHeaders)
 		}
 	}
+	if r.info.SchemeMatchUpstream {
+		scheme := "http"
+		if r.info.Upstream.TLS != nil {
+			scheme = "https"
+		}
+		r.request.SetStatic(header.Scheme, scheme)
+	}
 	if r.respPaused {
 		enc.Pause(t, true)
 	}
@@ -127,9 +135,7 @@ func (r *Filter) sendHeld(t *stream.Turn) {
 		}
 	}
 	if r.trailers != nil {
-		r.sentEnd = true
-		r.enc.EncodeTrailers(t, r.trailers)
-		r.lastByte(t)
+		r.sendTrailers(t)
 	}
 	if r.paused && !r.enc.Full() {
 		r.pause(t, false)
@@ -221,7 +227,7 @@ func (r *Filter) onHeaders(t *stream.Turn, h *header.Map, end bool) {
 	}
 	r.gotHead = true
 	r.s.Arm(t, deadlineTry, 0)
-	r.charge(status, h)
+	r.charge(status, h, end)
 	if !r.cfg.suppressHeaders && r.ended {
 		ms := now.Sub(r.completed).Milliseconds()
 		var b [20]byte
@@ -262,6 +268,9 @@ func (r *Filter) onTrailers(t *stream.Turn, h *header.Map) {
 	if !r.gotHead {
 		return
 	}
+	if r.callOpen {
+		r.chargeCall(h)
+	}
 	r.responseEnd(t)
 	r.s.RespondTrailers(t, h)
 }
@@ -279,16 +288,43 @@ func (r *Filter) responseEnd(t *stream.Turn) {
 	}
 }
 
-// charge counts a response that goes downstream.
-func (r *Filter) charge(status int, h *header.Map) {
-	r.response = r.chargeCode(status, h)
+// charge counts a response that goes downstream. Whether a call was a success for its host is known
+// when its status is (Router::Filter::handleNon5xxResponseHeaders).
+func (r *Filter) charge(status int, h *header.Map, end bool) {
+	if !r.grpc || status >= 500 {
+		r.response = r.chargeCode(status, h)
+		return
+	}
+	r.response = r.responseOf(status, h)
+	r.cluster.ChargeCode(r.response, nil)
+	r.chargeGroups(status)
+	if r.callOpen = !end; end {
+		r.chargeCall(h)
+	}
 }
 
-func (r *Filter) chargeCode(status int, h *header.Map) cluster.Response {
-	x := cluster.Response{
+// chargeCall counts a call for its host, by the status in a head or in trailers.
+func (r *Filter) chargeCall(h *header.Map) {
+	r.callOpen = false
+	if r.attempt.Host == nil {
+		return
+	}
+	if grpchttp.HTTPFromStatus(h.Value(header.GrpcStatus)) < 500 {
+		r.attempt.Host.Counters().RqSuccess.Inc()
+	} else {
+		r.attempt.Host.Counters().RqError.Inc()
+	}
+}
+
+func (r *Filter) responseOf(status int, h *header.Map) cluster.Response {
+	return cluster.Response{
 		Code: status, Internal: r.info.Internal,
 		Canary: h.Value(header.XEnvoyUpstreamCanary) == "true" || r.canary(),
 	}
+}
+
+func (r *Filter) chargeCode(status int, h *header.Map) cluster.Response {
+	x := r.responseOf(status, h)
 	r.cluster.ChargeCode(x, r.attempt.Host)
 	r.chargeGroups(status)
 	return x
