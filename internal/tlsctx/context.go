@@ -1,0 +1,293 @@
+package tlsctx
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"sidecar/api/stream"
+	"sidecar/internal/config"
+)
+
+// Env is what compiling a context may use.
+type Env struct {
+	Secrets Provider
+	Secret  *SecretEnv
+}
+
+// inline is a secret that is part of the context. It implements Secret.
+type inline struct{ m *Material }
+
+func (s inline) Load() *Material     { return s.m }
+func (inline) Await(context.Context) {}
+func (inline) Retire()               {}
+
+// common is what the contexts of both sides have in common.
+type common struct {
+	// Set by compile, never changed.
+	base       *tls.Config
+	certs      []Secret
+	validation Secret // nil if peers are not checked
+	defaults   *Validation
+	tickets    Secret // of a server; nil if the keys are our own
+	alpn       []string
+	stats      counters
+	build      func(*derived)
+	peers      certCache
+	sds        bool
+
+	now atomic.Pointer[derived]
+	mu  sync.Mutex // serializes who derives anew
+}
+
+// derived is what was made of one version of each secret. It never changes.
+type derived struct {
+	from       []*Material
+	certs      []*Certificate
+	validation *Validation
+	tickets    *TicketKeys
+	cfg        *tls.Config
+	plain      *tls.Config // cfg without application protocols, of a server that has any
+	byName     map[string][]*Certificate
+
+	mu       sync.Mutex // guards below
+	variants map[string]*tls.Config
+}
+
+func (c *common) compile(p *config.Path, m *tlsv3.CommonTlsContext, client bool, env *Env, errs *config.Errors) {
+	commonFields.Check(p, m, errs)
+	c.base = &tls.Config{DynamicRecordSizingDisabled: true} //nolint:gosec // params sets the versions
+	params(p.Field("tls_params"), m.GetTlsParams(), c.base, client, errs)
+	c.alpn = slices.Clone(m.GetAlpnProtocols())
+	for i, one := range m.GetTlsCertificates() {
+		at := p.Field("tls_certificates").Index(i)
+		mat := &Material{}
+		if mat.Certificate = compileCertificate(at, one, env.Secret, mat, errs); mat.Certificate != nil {
+			c.certs = append(c.certs, inline{mat})
+		}
+	}
+	if len(m.GetTlsCertificates()) == 0 {
+		for i, s := range m.GetTlsCertificateSdsSecretConfigs() {
+			c.certs = c.use(c.certs, p.Field("tls_certificate_sds_secret_configs").Index(i), s, env, errs)
+		}
+	} else if len(m.GetTlsCertificateSdsSecretConfigs()) > 0 {
+		errs.Add(p, "only one of tls_certificates and tls_certificate_sds_secret_configs may be set")
+	}
+	if client && len(m.GetTlsCertificates())+len(m.GetTlsCertificateSdsSecretConfigs()) > 1 {
+		errs.Add(p, "Multiple TLS certificates are not supported for client contexts")
+	}
+	c.compileValidation(p, m, env, errs)
+}
+
+func (c *common) compileValidation(p *config.Path, m *tlsv3.CommonTlsContext, env *Env, errs *config.Errors) {
+	direct := func(at *config.Path, v *tlsv3.CertificateValidationContext) *Material {
+		mat := &Material{}
+		mat.Validation = compileValidation(at, v, mat, errs)
+		return mat
+	}
+	one := func(at *config.Path, s *tlsv3.SdsSecretConfig) {
+		if got := c.use(nil, at, s, env, errs); len(got) > 0 {
+			c.validation = got[0]
+		}
+	}
+	switch v := m.GetValidationContextType().(type) {
+	case *tlsv3.CommonTlsContext_ValidationContext:
+		at := p.Field("validation_context")
+		mat := direct(at, v.ValidationContext)
+		if x := mat.Validation; len(x.sans) > 0 && x.roots == nil && !x.acceptUntrusted {
+			errs.Add(at, "SAN-based verification of peer certificates without trusted CA is insecure and not allowed")
+		}
+		c.validation = inline{mat}
+	case *tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig:
+		one(p.Field("validation_context_sds_secret_config"), v.ValidationContextSdsSecretConfig)
+	case *tlsv3.CommonTlsContext_CombinedValidationContext:
+		at := p.Field("combined_validation_context")
+		combinedFields.Check(at, v.CombinedValidationContext, errs)
+		c.defaults = direct(at.Field("default_validation_context"),
+			v.CombinedValidationContext.GetDefaultValidationContext()).Validation
+		one(at.Field("validation_context_sds_secret_config"),
+			v.CombinedValidationContext.GetValidationContextSdsSecretConfig())
+	}
+}
+
+// use asks for a named secret.
+func (c *common) use(in []Secret, p *config.Path, s *tlsv3.SdsSecretConfig, env *Env, errs *config.Errors) []Secret {
+	sdsFields.Check(p, s, errs)
+	if env.Secrets == nil {
+		errs.Add(p, "there are no secrets here")
+		return in
+	}
+	got, err := env.Secrets.Secret(s.GetName(), s.GetSdsConfig())
+	if err != nil {
+		errs.Wrap(p, err)
+		return in
+	}
+	c.sds = true
+	return append(in, got)
+}
+
+func (c *common) secrets() []Secret {
+	out := slices.Clone(c.certs)
+	if c.validation != nil {
+		out = append(out, c.validation)
+	}
+	if c.tickets != nil {
+		out = append(out, c.tickets)
+	}
+	return out
+}
+
+// Await implements filter.Awaiter.
+func (c *common) Await(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, s := range c.secrets() {
+		if _, here := s.(inline); !here {
+			wg.Go(func() { s.Await(ctx) })
+		}
+	}
+	wg.Wait()
+}
+
+// Retire implements filter.Retirer.
+func (c *common) Retire() {
+	for _, s := range c.secrets() {
+		s.Retire()
+	}
+}
+
+// Ready implements filter.UpstreamTransport: every secret has come.
+func (c *common) Ready() bool { return c.current() != nil }
+
+// same tells whether d was made of what the secrets are now.
+func (c *common) same(d *derived) bool {
+	i := 0
+	is := func(s Secret) bool {
+		ok := s.Load() == d.from[i]
+		i++
+		return ok
+	}
+	for _, s := range c.certs {
+		if !is(s) {
+			return false
+		}
+	}
+	return (c.validation == nil || is(c.validation)) && (c.tickets == nil || is(c.tickets))
+}
+
+// current returns what the secrets make now; nil while one has not come.
+func (c *common) current() *derived {
+	if d := c.now.Load(); d != nil && c.same(d) {
+		return d
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.now.Load()
+	if old != nil && c.same(old) {
+		return old
+	}
+	d := &derived{variants: map[string]*tls.Config{}}
+	for i, s := range c.secrets() {
+		m := s.Load()
+		if m == nil {
+			return nil
+		}
+		d.from = append(d.from, m)
+		switch {
+		case i < len(c.certs) && m.Certificate != nil:
+			d.certs = append(d.certs, m.Certificate)
+		case m.Validation != nil:
+			d.validation = m.Validation
+			if c.defaults != nil {
+				d.validation = merge(c.defaults, m.Validation)
+			}
+		case m.Tickets != nil:
+			d.tickets = m.Tickets
+		default: // a secret of another kind: as if it had not come
+			return nil
+		}
+	}
+	c.build(d)
+	c.now.Store(d)
+	if c.sds {
+		c.stats.init()
+		c.stats.fac.Updates.Inc()
+	}
+	return d
+}
+
+// check verifies what a peer has shown.
+func (d *derived) check(cs *tls.ConnectionState, use x509.ExtKeyUsage, names []string) error {
+	v := d.validation
+	if v == nil && len(names) > 0 {
+		v = &Validation{maxDepth: -1}
+	}
+	if v == nil || len(cs.PeerCertificates) == 0 || v.acceptUntrusted {
+		return nil
+	}
+	return v.verify(cs.PeerCertificates, use, names, time.Now())
+}
+
+// session tells of a handshake.
+func (c *common) session(cs *tls.ConnectionState, d *derived, own *Certificate, sni string) *stream.TLSInfo {
+	info := &stream.TLSInfo{
+		Version: versionName(cs.Version), Cipher: cipherName(cs.CipherSuite),
+		Group: nameOf(groups(), uint16(cs.CurveID)), SNI: sni, ALPN: cs.NegotiatedProtocol,
+		PeerPresented: len(cs.PeerCertificates) > 0,
+	}
+	if own != nil {
+		info.Own = own.info
+	}
+	if info.PeerPresented {
+		peer := c.peers.get(cs.PeerCertificates)
+		info.Peer, info.PeerChainPEM = peer.info, peer.chain
+		info.PeerValidated = d.validation.wants() && !d.validation.acceptUntrusted
+		info.Mutual = own != nil
+	}
+	return info
+}
+
+// maxPeers bounds the peers whose certificates are kept in the form of logs.
+const maxPeers = 1024
+
+// certCache keeps what logs show of peers' certificates: in a mesh the same ones come again and again.
+type certCache struct {
+	mu sync.Mutex // guards below
+	m  map[[sha256.Size]byte]*peerCert
+}
+
+type peerCert struct {
+	info  stream.CertInfo
+	chain string
+}
+
+func (c *certCache) get(chain []*x509.Certificate) *peerCert {
+	h := sha256.New()
+	for _, one := range chain {
+		h.Write(one.Raw)
+	}
+	key := [sha256.Size]byte(h.Sum(nil))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.m[key]; p != nil {
+		return p
+	}
+	p := &peerCert{info: certInfo(chain[0])}
+	var b strings.Builder
+	for _, one := range chain {
+		b.WriteString(pemText(one.Raw))
+	}
+	p.chain = b.String()
+	if c.m == nil || len(c.m) >= maxPeers {
+		c.m = map[[sha256.Size]byte]*peerCert{}
+	}
+	c.m[key] = p
+	return p
+}
