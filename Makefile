@@ -5,10 +5,14 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PROTOC_GEN_GO := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 PROTOC_WHEEL  := grpcio-tools==1.76.0
 
+# The newest release that has a module version; its own dependencies are the newest.
+H2SPEC := github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+
 FUZZTIME ?= 60s
 
 CACHE := $(CURDIR)/.cache
 LINT  := $(CACHE)/bin/golangci-lint-$(lastword $(subst @, ,$(GOLANGCI_LINT)))
+H2SPEC_TOOL := $(CACHE)/bin/h2spec-$(lastword $(subst @, ,$(H2SPEC)))
 GENGO := $(CACHE)/protoc-$(lastword $(subst @, ,$(PROTOC_GEN_GO)))/protoc-gen-go
 PROTOC_PY := $(CACHE)/$(PROTOC_WHEEL)
 
@@ -55,6 +59,10 @@ bench: build ## measure against Envoy, alternating: CPU a request, latency, memo
 .PHONY: compat
 compat: build ## play the same requests to Envoy and to us, and show what differs
 	go run ./internal/compat
+
+.PHONY: h2spec
+h2spec: build $(H2SPEC_TOOL) ## run h2spec against Envoy and us: what passes there must pass here
+	go run ./internal/h2spec -tool $(H2SPEC_TOOL)
 
 .PHONY: peer
 peer: ## install Envoy and the load generators into .cache, for bench and compat
@@ -121,6 +129,11 @@ $(LINT):
 	GOBIN=$(CACHE)/build go install $(GOLANGCI_LINT)
 	mkdir -p $(@D)
 	mv $(CACHE)/build/golangci-lint $@
+
+$(H2SPEC_TOOL):
+	GOBIN=$(CACHE)/build go install $(H2SPEC)
+	mkdir -p $(@D)
+	mv $(CACHE)/build/h2spec $@
 
 $(GENGO):
 	GOBIN=$(@D) go install $(PROTOC_GEN_GO)
