@@ -329,9 +329,9 @@ func (c *conn) onWindowUpdate(t *stream.Turn, f frame) {
 		if c.sendWin += n; c.sendWin > maxWindow {
 			why = codeFlowControl
 		}
-	case s == nil:
 	case n == 0:
 		why = codeProtocol
+	case s == nil:
 	default:
 		if s.sendWin += n; s.sendWin > maxWindow {
 			why = codeFlowControl
