@@ -45,7 +45,7 @@ var (
 	secretFields      = config.Fields[*tlsv3.Secret]{Used: "name tls_certificate session_ticket_keys validation_context generic_secret"}
 	certificateFields = config.Fields[*tlsv3.TlsCertificate]{
 		Used:    "certificate_chain private_key watched_directory ocsp_staple",
-		Refused: "pkcs12 private_key_provider password",
+		Refused: "pkcs12 private_key_provider password tls_params",
 		NoOp: map[string]string{
 			"signed_certificate_timestamp": "Envoy doesn't send them either",
 		},
