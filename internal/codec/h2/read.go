@@ -101,11 +101,11 @@ func (c *conn) streamError(t *stream.Turn, id uint32, why code) {
 		c.opt.Stats.TxReset.Inc()
 		appendWord(c.w.Begin(), frameReset, id, uint32(why))
 		c.w.End(t)
-		if c.controlled() {
-			c.local.Store(true)
-			c.w.Close()
-		}
+		tooMany := c.controlled()
 		c.mu.Unlock()
+		if tooMany {
+			c.cutOff(t)
+		}
 		return
 	}
 	if !s.told && !s.released {
