@@ -91,12 +91,16 @@ func TestResponsesOfHTTP2(t *testing.T) {
 		{"rejected for good", func(r *rig) {
 			r.begin()
 			r.post(stream.Event{Kind: stream.EventRejected, Fault: &stream.Fault{Status: 431, Details: "x", Close: true}})
-		}, "codec.goaway"},
+		}, "codec.drain"},
+		{"an upgrade that is not allowed", func(r *rig) {
+			r.request(false, "connection: upgrade", "upgrade: websocket")
+		}, "codec.drain"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			r := multiplexed(t, "")
 			tt.do(r)
+			defer r.conn.stopIdle()
 			if r.enc.last.Len() == 0 || r.enc.last.Has(header.Connection) {
 				t.Errorf("head %s", names(&r.enc.last))
 			}
@@ -289,6 +293,66 @@ func TestPrematureResets(t *testing.T) {
 			}
 			if got := r.cfg.stats.RqTooManyPremature.Value() == 1; got != tt.closed {
 				t.Errorf("closed: %t", got)
+			}
+		})
+	}
+}
+
+// TestTunnelsOfHTTP2: an extended CONNECT is an upgrade to the manager; a tunnel says nothing of its
+// connection and ends alone.
+func TestTunnelsOfHTTP2(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		request  []string
+		response []string
+		status   string
+		want     string // of the response head
+	}{
+		"websocket": {
+			[]string{"connection: Upgrade", "upgrade: websocket"},
+			[]string{":status: 101", "connection: upgrade", "upgrade: websocket"},
+			"101", ":status=101 connection=upgrade date=now server=envoy upgrade=websocket",
+		},
+		"CONNECT": {
+			[]string{":method: CONNECT", "-:path"}, []string{":status: 200"}, "200",
+			":status=200 date=now server=envoy",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := multiplexed(t, `
+upgrade_configs: [{upgrade_type: websocket}, {upgrade_type: CONNECT}]
+route_config:
+  name: r
+  virtual_hosts:
+  - name: v
+    domains: ["*"]
+    routes:
+    - {match: {connect_matcher: {}}, route: {cluster: c}}
+    - {match: {prefix: /}, route: {cluster: c}}
+`)
+			r.request(false, tt.request...)
+			first := r.keep()
+			r.request(true) // beside it
+			r.respHeaders(true)
+			r.use(first)
+			r.take()
+			h := fields(tt.response...)
+			r.inside(func(t *stream.Turn) { r.up.s.RespondHeaders(t, h, false) })
+			if got := names(&r.enc.last); got != tt.want {
+				t.Errorf("head %s", got)
+			}
+			r.data("a", false)
+			r.respData("b", false)
+			r.data("", true)
+			r.respData("", true)
+			r.want("enc.headers "+tt.status, "up.data a", "enc.data b", "up.data  end", "enc.data  end",
+				"log "+tt.status+" - via_upstream", "up.destroy")
+			if got := r.cfg.stats.CxUpgradesTotal.Value(); got != 1 {
+				t.Errorf("%d upgrades", got)
+			}
+			if r.conn.draining.Load() {
+				t.Error("the connection drains")
 			}
 		})
 	}

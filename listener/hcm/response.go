@@ -138,8 +138,8 @@ func (s *Stream) decideClose(t *stream.Turn, h *header.Map) {
 	}
 	closing := s.conn.shouldClose(t, s)
 	if s.info.Protocol >= stream.HTTP2 {
-		if s.closeAfter {
-			s.conn.codec.GoAway(t)
+		if s.closeAfter && s.conn.draining.CompareAndSwap(false, true) {
+			s.conn.beginDrain(t)
 		}
 		return
 	}
