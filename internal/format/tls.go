@@ -67,7 +67,12 @@ func tlsOp(rest string, tls func(*stream.Info) *stream.TLSInfo, peer cert) op {
 	case "PEER_FINGERPRINT_1":
 		return certOp(peer, func(c *stream.CertInfo) string { return c.SHA1 })
 	case "PEER_CERT":
-		return certOp(peer, func(c *stream.CertInfo) string { return c.PEM })
+		return op{text: func(dst []byte, in *stream.Info) ([]byte, bool) {
+			if c := peer(in); c != nil && c.PEM != "" {
+				return appendPEM(dst, c.PEM), true
+			}
+			return dst, false
+		}}
 	case "LOCAL_SUBJECT":
 		return certOp(own(tls), func(c *stream.CertInfo) string { return c.Subject })
 	}
@@ -90,6 +95,27 @@ func tlsOp(rest string, tls func(*stream.Info) *stream.TLSInfo, peer cert) op {
 		return sanOp(from, func(c *stream.CertInfo) []string { return c.EmailSAN })
 	}
 	return op{}
+}
+
+// appendPEM writes PEM as a URL would hold it, as Envoy does it: what PEM doesn't have is left alone.
+func appendPEM(dst []byte, pem string) []byte {
+	for i := range len(pem) {
+		switch pem[i] {
+		case '\n':
+			dst = append(dst, "%0A"...)
+		case ' ':
+			dst = append(dst, "%20"...)
+		case '+':
+			dst = append(dst, "%2B"...)
+		case '/':
+			dst = append(dst, "%2F"...)
+		case '=':
+			dst = append(dst, "%3D"...)
+		default:
+			dst = append(dst, pem[i])
+		}
+	}
+	return dst
 }
 
 func sessionOp(tls func(*stream.Info) *stream.TLSInfo, get func(*stream.TLSInfo) string) op {

@@ -60,6 +60,7 @@ func CompileDownstream(m *tlsv3.DownstreamTlsContext, t filter.TransportContext,
 	if err := errs.Err(); err != nil {
 		return nil, err
 	}
+	d.stats.init() // those of a listener are listed from its start, unlike those of a cluster
 	return d, nil
 }
 
