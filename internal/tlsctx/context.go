@@ -39,6 +39,7 @@ type common struct {
 	defaults   *Validation
 	tickets    Secret // of a server; nil if the keys are our own
 	alpn       []string
+	keys       *keyLog // nil if sessions are not logged
 	stats      counters
 	build      func(*derived)
 	peers      certCache
@@ -66,6 +67,14 @@ func (c *common) compile(p *config.Path, m *tlsv3.CommonTlsContext, client bool,
 	commonFields.Check(p, m, errs)
 	c.base = &tls.Config{DynamicRecordSizingDisabled: true} //nolint:gosec // params sets the versions
 	params(p.Field("tls_params"), m.GetTlsParams(), c.base, client, errs)
+	if k := m.GetKeyLog(); k != nil {
+		keyLogFields.Check(p.Field("key_log"), k, errs)
+		if k.GetPath() == "" {
+			errs.Add(p.Field("key_log.path"), "is required")
+		}
+		c.keys = &keyLog{path: k.GetPath()}
+		c.base.KeyLogWriter = c.keys
+	}
 	c.alpn = slices.Clone(m.GetAlpnProtocols())
 	for i, one := range m.GetTlsCertificates() {
 		at := p.Field("tls_certificates").Index(i)
@@ -160,6 +169,9 @@ func (c *common) Await(ctx context.Context) {
 func (c *common) Retire() {
 	for _, s := range c.secrets() {
 		s.Retire()
+	}
+	if c.keys != nil {
+		c.keys.close()
 	}
 }
 

@@ -25,11 +25,11 @@ var (
 	}
 	commonFields = config.Fields[*tlsv3.CommonTlsContext]{
 		Used: `tls_params tls_certificates tls_certificate_sds_secret_configs validation_context
-			validation_context_sds_secret_config combined_validation_context alpn_protocols`,
+			validation_context_sds_secret_config combined_validation_context alpn_protocols key_log`,
 		Refused: `tls_certificate_provider_instance custom_tls_certificate_selector
 			tls_certificate_certificate_provider tls_certificate_certificate_provider_instance
 			validation_context_certificate_provider
-			validation_context_certificate_provider_instance custom_handshaker key_log`,
+			validation_context_certificate_provider_instance custom_handshaker`,
 	}
 	combinedFields = config.Fields[*tlsv3.CommonTlsContext_CombinedCertificateValidationContext]{
 		Used: "default_validation_context validation_context_sds_secret_config",
@@ -41,6 +41,7 @@ var (
 		// crypto/tls has no say in the peer's signatures, nor in the suites of TLS 1.3.
 		Refused: "signature_algorithms compliance_policies",
 	}
+	keyLogFields      = config.Fields[*tlsv3.TlsKeyLog]{Used: "path", Refused: "local_address_range remote_address_range"}
 	sdsFields         = config.Fields[*tlsv3.SdsSecretConfig]{Used: "name sds_config"}
 	secretFields      = config.Fields[*tlsv3.Secret]{Used: "name tls_certificate session_ticket_keys validation_context generic_secret"}
 	certificateFields = config.Fields[*tlsv3.TlsCertificate]{
