@@ -135,10 +135,16 @@ func (c *ServerConn) refuseHead(t *stream.Turn, s *Stream, to stream.Target, p *
 	told := s.told || s.released
 	s.told = true
 	c.mu.Unlock()
-	if !told {
-		to.Post(t, stream.Event{Kind: stream.EventReset, Fault: c.protocolFault(p.details)})
-	}
+	// First, or the stream's user resets it with a code of its own.
 	c.refuse(t, s.id, p)
+	if told {
+		return
+	}
+	f := c.protocolFault(p.details)
+	if p.reset {
+		f.Flag, f.Reason = stream.DownstreamRemoteReset, stream.ReasonRemoteReset
+	}
+	to.Post(t, stream.Event{Kind: stream.EventReset, Fault: f})
 }
 
 // expect answers a client that waits before it sends its body.
