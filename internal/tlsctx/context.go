@@ -61,6 +61,9 @@ type derived struct {
 
 	mu       sync.Mutex // guards below
 	variants map[string]*tls.Config
+	// verified are the chains that were found good, until when: in a mesh the same ones come again and
+	// again, and a verification costs about as much as the rest of the handshake.
+	verified map[[sha256.Size]byte]time.Time
 }
 
 func (c *common) compile(p *config.Path, m *tlsv3.CommonTlsContext, client bool, env *Env, errs *config.Errors) {
@@ -244,7 +247,36 @@ func (d *derived) check(cs *tls.ConnectionState, use x509.ExtKeyUsage, names []s
 	if v == nil || len(cs.PeerCertificates) == 0 || v.acceptUntrusted {
 		return nil
 	}
-	return v.verify(cs.PeerCertificates, use, names, time.Now())
+	now, key := time.Now(), verifiedKey(cs.PeerCertificates, names)
+	d.mu.Lock()
+	until, known := d.verified[key]
+	d.mu.Unlock()
+	if known && now.Before(until) {
+		return nil
+	}
+	until, err := v.verify(cs.PeerCertificates, use, names, now)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.verified == nil || len(d.verified) >= maxPeers {
+		d.verified = map[[sha256.Size]byte]time.Time{}
+	}
+	d.verified[key] = until
+	return nil
+}
+
+// verifiedKey stands for a chain and the names that are asked of it.
+func verifiedKey(chain []*x509.Certificate, names []string) [sha256.Size]byte {
+	h := sha256.New()
+	for _, c := range chain {
+		h.Write(c.Raw)
+	}
+	for _, n := range names {
+		h.Write([]byte("\x00" + n))
+	}
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // session tells of a handshake.

@@ -38,14 +38,35 @@ func (v *Validation) wants() bool {
 	return v != nil && (v.roots != nil || len(v.sans) > 0 || len(v.spki) > 0 || len(v.hash) > 0)
 }
 
-// verify checks a peer's chain, and that it has one of the names if any are given.
-func (v *Validation) verify(chain []*x509.Certificate, use x509.ExtKeyUsage, names []string, now time.Time) error {
-	leaf := chain[0]
+// verify checks a peer's chain, and that it has one of the names if any are given. The result holds
+// until the given time.
+func (v *Validation) verify(chain []*x509.Certificate, use x509.ExtKeyUsage, names []string, now time.Time,
+) (until time.Time, err error) {
+	until = now.Add(keepVerified)
 	if v.roots != nil {
-		if err := v.verifyChain(chain, use, now); err != nil {
-			return err
+		verified, err := v.verifyChain(chain, use, now)
+		if err != nil {
+			return now, err
+		}
+		for _, c := range verified {
+			if c.NotAfter.Before(until) {
+				until = c.NotAfter
+			}
+		}
+		for _, l := range v.crls {
+			if !l.NextUpdate.IsZero() && l.NextUpdate.Before(until) {
+				until = l.NextUpdate
+			}
 		}
 	}
+	return until, v.verifyLeaf(chain[0], names)
+}
+
+// keepVerified bounds how long a certificate that was found good is taken for good.
+const keepVerified = 5 * time.Minute
+
+// verifyLeaf checks a certificate's names and pins.
+func (v *Validation) verifyLeaf(leaf *x509.Certificate, names []string) error {
 	if len(names) > 0 && !hasName(leaf, names) {
 		return &verifyError{"verify SAN list", failSAN}
 	}
@@ -64,7 +85,8 @@ func (v *Validation) verify(chain []*x509.Certificate, use x509.ExtKeyUsage, nam
 	return &verifyError{"cert hash and spki", failHash}
 }
 
-func (v *Validation) verifyChain(chain []*x509.Certificate, use x509.ExtKeyUsage, now time.Time) error {
+func (v *Validation) verifyChain(chain []*x509.Certificate, use x509.ExtKeyUsage, now time.Time,
+) ([]*x509.Certificate, error) {
 	opts := x509.VerifyOptions{
 		Roots: v.roots, Intermediates: x509.NewCertPool(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use},
 	}
@@ -79,18 +101,18 @@ func (v *Validation) verifyChain(chain []*x509.Certificate, use x509.ExtKeyUsage
 		verified, err = chain[0].Verify(opts)
 	}
 	if err != nil {
-		return chainError(chain, err, now)
+		return nil, chainError(chain, err, now)
 	}
 	if v.maxDepth >= 0 {
 		verified = shorter(verified, v.maxDepth)
 		if len(verified) == 0 {
-			return atDepth(v.maxDepth+1, "certificate chain too long")
+			return nil, atDepth(v.maxDepth+1, "certificate chain too long")
 		}
 	}
 	if len(v.crls) > 0 {
-		return v.checkRevoked(verified[0], now)
+		return verified[0], v.checkRevoked(verified[0], now)
 	}
-	return nil
+	return verified[0], nil
 }
 
 // shorter keeps chains with at most depth certificates between the peer's and the trusted one
