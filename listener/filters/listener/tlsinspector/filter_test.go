@@ -168,6 +168,11 @@ func FuzzParseHello(f *testing.F) {
 	f.Add(real)
 	f.Add(fragment(real, 7))
 	f.Add(real[:40])
+	f.Add(clientHello(f, ""))
+	f.Add(with(real, 43, 0xff))                   // a session id beyond the end
+	f.Add([]byte{22, 3, 1, 0, 0})                 // an empty record
+	f.Add([]byte{22, 3, 1, 0x40, 1})              // a record too long
+	f.Add([]byte("\x15\x03\x01\x00\x02\x02\x28")) // an alert
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Add(record(1, 0, 0, 4, 3, 3, 0, 0))
 	f.Fuzz(func(t *testing.T, p []byte) {
