@@ -67,11 +67,11 @@ type conn struct {
 // while it is empty.
 type after struct {
 	notify  []note
-	ends    int // streams that are over
-	recycle []*Stream
-	away    bool // GOAWAY came
-	limit   bool // the peer's stream limit came
-	shut    bool // the last stream of a connection that takes no more has ended
+	ends    int     // streams that are over
+	recycle *Stream // a list by Stream.next: a slice would be an allocation for each stream
+	away    bool    // GOAWAY came
+	limit   bool    // the peer's stream limit came
+	shut    bool    // the last stream of a connection that takes no more has ended
 }
 
 type note struct {
@@ -216,7 +216,8 @@ func (c *conn) use(t *stream.Turn, p []byte) (n int) {
 	return n
 }
 
-// fail ends the connection for what the peer sent: GOAWAY with the code, then close.
+// fail ends the connection for what the peer sent: GOAWAY with the code, then close. Envoy counts in
+// goaway_sent only those of drains.
 func (c *conn) fail(t *stream.Turn, why code, details string) {
 	if c.closing.Swap(true) {
 		return
@@ -281,8 +282,10 @@ func (a *after) run(t *stream.Turn, c *conn) {
 	for i := range a.notify {
 		a.notify[i].to.Post(t, a.notify[i].e)
 	}
-	for _, s := range a.recycle {
+	for s := a.recycle; s != nil; {
+		next := s.next
 		s.giveBack()
+		s = next
 	}
 	if c.client != nil {
 		if a.limit {
@@ -329,7 +332,7 @@ func (c *conn) idle() bool {
 func (c *conn) freed(s *Stream, a *after) {
 	if s.gone && s.released && !s.delivering && s.pending == 0 && !s.pooled {
 		s.pooled = true
-		a.recycle = append(a.recycle, s)
+		s.next, a.recycle = a.recycle, s
 	}
 }
 
