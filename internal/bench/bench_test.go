@@ -170,11 +170,12 @@ func TestAbsence(t *testing.T) {
 func TestShapes(t *testing.T) {
 	t.Parallel()
 	s := shape{plugin: "/p.wasm", version: "v1", clusters: 3}
-	a, err := s.build(ports{1001, 1002, 1003}, "/dir-a", 2001, 2002)
+	up := upstreamPorts{http: 2001, tcp: 2002}
+	a, err := s.build(ports{1001, 1002, 1003}, "/dir-a", up)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := s.build(ports{1004, 1005, 1006}, "/dir-b", 2001, 2002)
+	b, err := s.build(ports{1004, 1005, 1006}, "/dir-b", up)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,6 +225,68 @@ func TestSwapCheck(t *testing.T) {
 			err := r.check(resp)
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+const h2loadOutput = `
+finished in 3.01s, 11064.00 req/s, 12.14MB/s
+requests: 33192 total, 33256 started, 33192 done, 33192 succeeded, 0 failed, 0 errored, 0 timeout
+status codes: 33192 2xx, 0 3xx, 0 4xx, 0 5xx
+traffic: 36.42MB (38188000) total, 1.02MB (1068000) headers (space savings 93.47%), 32.41MB (33988608) data
+                     min         max         mean         sd        +/- sd
+time for request:      610us     31.25ms      5.75ms      1.56ms    83.16%
+time for connect:      110us      1.01ms       487us       300us    62.50%
+`
+
+func TestParseH2load(t *testing.T) {
+	t.Parallel()
+	got, err := parseH2load(h2loadOutput)
+	want := h2loadResult{requests: 33192, rate: 11064, mean: 5750 * time.Microsecond}
+	if err != nil || got != want {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+	for name, bad := range map[string]string{
+		"failed":  strings.Replace(h2loadOutput, "0 failed", "1 failed", 1),
+		"partial": strings.Replace(h2loadOutput, "33192 succeeded", "33191 succeeded", 1),
+		"nothing": strings.ReplaceAll(h2loadOutput, "33192", "0"),
+		"other":   "Could not connect",
+	} {
+		if _, err := parseH2load(bad); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestSecureShapes asserts that each kind of security is in the config that is to have it.
+func TestSecureShapes(t *testing.T) {
+	t.Parallel()
+	ids, err := newIdentities(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name  string
+		shape shape
+		want  []string
+	}{
+		{"plaintext", shape{service: serviceHTTP2}, []string{"http2_protocol_options"}},
+		{"secured", shape{security: secured, certs: ids}, []string{"DownstreamTlsContext", ids.server.key}},
+		{"mutual", shape{security: mutual, certs: ids}, []string{"require_client_certificate", ids.ca}},
+		{"secrets", shape{security: secured, secrets: true, certs: ids}, []string{secretFile}},
+		{"peer", shape{peer: 7, certs: ids}, []string{"UpstreamTlsContext", ids.client.key}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			data, err := tt.shape.build(ports{1, 2, 3}, "/dir", upstreamPorts{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(string(data), want) {
+					t.Errorf("no %q in\n%s", want, data)
+				}
 			}
 		})
 	}

@@ -28,12 +28,37 @@ type shape struct {
 	policy   string // failure policy
 	deadline string // of our own; needs a proxy that knows it
 	clusters int    // extra clusters with two hosts and a virtual host each
+
+	service  service     // what the load's cluster is
+	security security    // of the HTTP listener
+	secrets  bool        // the listener's certificate comes from a watched file
+	certs    *identities // needed for any TLS
+	peer     int         // port of another proxy, which the load's cluster reaches over mutual TLS
 }
+
+// service is the upstream behind the load's routes.
+type service int
+
+const (
+	serviceHTTP1 service = iota
+	serviceHTTP2         // fixed answers, h2c
+	serviceSizes         // any size, h2c
+	serviceGRPC          // messages that come back, h2c
+)
+
+// security is how clients reach the HTTP listener.
+type security int
+
+const (
+	plaintext security = iota
+	secured            // TLS
+	mutual             // TLS with client certificates
+)
 
 // ports are those of one proxy.
 type ports struct{ admin, http, tcp int }
 
-func (s *shape) build(p ports, dir string, upHTTP, upTCP int) ([]byte, error) {
+func (s *shape) build(p ports, dir string, up upstreamPorts) ([]byte, error) {
 	hcm := object{
 		"@type": extensions +
 			"filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -55,16 +80,18 @@ func (s *shape) build(p ports, dir string, upHTTP, upTCP int) ([]byte, error) {
 		"cluster":     "echo",
 	}
 	clusters := make([]any, 0, 2+s.clusters)
-	clusters = append(clusters, cluster("service", upHTTP), cluster("echo", upTCP))
+	clusters = append(clusters, s.serviceCluster(up), cluster("echo", up.tcp))
 	for i := range s.clusters {
-		clusters = append(clusters, cluster(extraName(i), upHTTP, upTCP))
+		clusters = append(clusters, cluster(extraName(i), up.http, up.tcp))
 	}
+	web := listener("http", p.http, "envoy.filters.network.http_connection_manager", hcm)
+	s.secure(web, dir)
 	config := object{
 		"admin": object{"address": address(p.admin)},
 		"node":  object{"id": "bench", "cluster": "bench"},
 		"static_resources": object{
 			"listeners": []any{
-				listener("http", p.http, "envoy.filters.network.http_connection_manager", hcm),
+				web,
 				listener("tcp", p.tcp, "envoy.filters.network.tcp_proxy", tcp),
 			},
 			"clusters": clusters,

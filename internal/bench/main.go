@@ -43,6 +43,16 @@ func benches() []bench {
 		{"swap", "a plugin replaced over ECDS 20 times a second under load", runSwap},
 		{"reload", "FAIL_RELOAD: 1,000 requests/s of which 10/s loop for ever", runReload},
 		{"loops", "20,000 streams that loop for ever", runLoops},
+		{"http2", "HTTP/2 both sides, 8 connections of 8 streams, 1 KB answers", runHTTP2},
+		{"http2-allocations", "heap allocations a request of HTTP/2", runHTTP2Allocations},
+		{"grpc", "unary gRPC, messages of 100 bytes, 8 connections of 8 streams", runGRPC},
+		{"grpc-bulk", "gRPC streams of 16 MB each way, 50 at once, and one of 1 GiB", runGRPCBulk},
+		{"tls-http1", "HTTP/1.1 keep-alive over TLS, 32 connections", runTLSHTTP1},
+		{"handshakes", "TLS 1.3 handshakes, full and resumed, ECDSA P-256, X25519", runHandshakes},
+		{"mtls", "two proxies with mutual TLS and HTTP/2 between them", runMutual},
+		{"idle-http2", "resident memory of idle HTTP/2 connections, plain and mutual TLS", runIdleHTTP2},
+		{"stalled", "two clients that never read beside 100 streams on one upstream connection", runStalled},
+		{"rotation", "the certificate replaced every second under load", runRotation},
 		{"leaks", "what is left over after 10,000 connections", runLeaks},
 	}
 }
@@ -69,6 +79,7 @@ type env struct {
 	dir     string // temporary files
 	envoy   string // "" when there is none
 	wrkPath string // "" when there is none
+	h2load  string // "" when there is none
 	up      *upstreams
 }
 
@@ -194,6 +205,9 @@ func (e *env) prepare(ctx context.Context) error {
 	}
 	if e.wrkPath, err = locate.Wrk().Find(); err != nil {
 		fmt.Println("bench: no HTTP load:", err)
+	}
+	if e.h2load, err = locate.H2load().Find(); err != nil {
+		fmt.Println("bench: no HTTP/2 load:", err)
 	}
 	if e.plugin == "" {
 		e.plugin = filepath.Join(e.root, "testdata", "bench", "plugin.wasm")

@@ -28,6 +28,8 @@ type subject struct {
 	ports ports
 	dir   string
 	env   *env
+
+	behind *subject // another proxy, whose time counts too
 }
 
 func (e *env) start(ctx context.Context, sp spec) (*subject, error) {
@@ -54,12 +56,17 @@ func (e *env) startOnce(ctx context.Context, sp spec) (*subject, error) {
 	if s.dir, err = os.MkdirTemp(e.dir, "proxy-"); err != nil {
 		return nil, err
 	}
-	config, err := sp.shape.build(s.ports, s.dir, e.up.http, e.up.tcp)
+	config, err := sp.shape.build(s.ports, s.dir, e.up.upstreamPorts)
 	if err != nil {
 		return nil, err
 	}
 	if sp.shape.ecds {
 		if err := s.writeECDS(sp.shape.version); err != nil {
+			return nil, err
+		}
+	}
+	if sp.shape.secrets {
+		if err := s.writeSecret(sp.shape.certs.server); err != nil {
 			return nil, err
 		}
 	}
@@ -73,14 +80,18 @@ func (e *env) startOnce(ctx context.Context, sp spec) (*subject, error) {
 	return s, nil
 }
 
-// writeECDS replaces the plugin's file by a rename, which is what watchers look for.
+// writeECDS replaces the plugin's file.
 func (s *subject) writeECDS(version string) error {
 	data, err := s.shape.ecdsFile(version)
 	if err != nil {
 		return err
 	}
-	path := s.dir + "/ecds.yaml"
-	if err := os.WriteFile(path+".new", data, 0o644); err != nil {
+	return replaceFile(s.dir+"/ecds.yaml", data)
+}
+
+// replaceFile moves the new content into place, which is what watchers look for.
+func replaceFile(path string, data []byte) error {
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)

@@ -19,9 +19,14 @@ const upstreamRole = "serve-upstreams"
 
 // upstreams is the process with the servers.
 type upstreams struct {
-	http, tcp int // ports
-	cmd       *exec.Cmd
+	upstreamPorts
+
+	cmd *exec.Cmd
 }
+
+// upstreamPorts are those of the servers: HTTP/1.1, bytes that come back, HTTP/2 with fixed answers,
+// HTTP/2 with bodies of any size, and gRPC with messages that come back.
+type upstreamPorts struct{ http, tcp, http2, sizes, grpc int }
 
 func startUpstreams(ctx context.Context) (*upstreams, error) {
 	self, err := os.Executable()
@@ -45,7 +50,7 @@ func startUpstreams(ctx context.Context) (*upstreams, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("upstreams: %w", err), cmd.Wait())
 	}
-	if _, err := fmt.Sscanf(line, "%d %d", &u.http, &u.tcp); err != nil {
+	if _, err := fmt.Sscan(line, &u.http, &u.tcp, &u.http2, &u.sizes, &u.grpc); err != nil {
 		u.stop()
 		return nil, fmt.Errorf("upstreams: %q: %w", line, err)
 	}
@@ -57,20 +62,23 @@ func (u *upstreams) stop() {
 	_ = u.cmd.Wait()
 }
 
-// serveUpstreams is the other process: it prints its two ports and serves until it is killed.
+// serveUpstreams is the other process: it prints its ports and serves until it is killed.
 func serveUpstreams() error {
-	web, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return err
+	servers := []func(net.Listener) error{
+		upstream.ServeHTTP, upstream.ServeEcho, upstream.ServeHTTP2, upstream.ServeSizes,
+		upstream.ServeGRPC,
 	}
-	echo, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return err
+	failed := make(chan error, len(servers))
+	ports := make([]any, 0, len(servers))
+	for _, serve := range servers {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		ports = append(ports, port(l))
+		go func() { failed <- serve(l) }()
 	}
-	fmt.Println(port(web), port(echo))
-	failed := make(chan error, 2)
-	go func() { failed <- upstream.ServeHTTP(web) }()
-	go func() { failed <- upstream.ServeEcho(echo) }()
+	fmt.Println(ports...)
 	return <-failed
 }
 

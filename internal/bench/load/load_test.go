@@ -2,8 +2,12 @@ package load
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -97,5 +101,46 @@ func TestPingPongAndBulk(t *testing.T) {
 	defer CloseAll(conns)
 	if err != nil || len(conns) != 5 {
 		t.Errorf("%d connections, %v", len(conns), err)
+	}
+}
+
+func TestHTTP2(t *testing.T) {
+	t.Parallel()
+	fixed := server(t, upstream.ServeHTTP2)
+	conns, err := HoldHTTP2(fixed, 3, nil, "/")
+	CloseAll(conns)
+	if err != nil || len(conns) != 3 {
+		t.Errorf("%d connections, %v", len(conns), err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	took, err := Paced(ctx, fixed, "/", 4, 5*time.Millisecond)
+	if err != nil || len(took) == 0 {
+		t.Errorf("%d answers, %v", len(took), err)
+	}
+}
+
+func TestBulkGRPC(t *testing.T) {
+	t.Parallel()
+	if err := BulkGRPC(context.Background(), server(t, upstream.ServeGRPC), 3, 1<<20); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHandshakes(t *testing.T) {
+	t.Parallel()
+	plain := httptest.NewUnstartedServer(http.NotFoundHandler())
+	plain.StartTLS()
+	defer plain.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(plain.Certificate())
+	c := &tls.Config{RootCAs: roots, ServerName: "example.com", MinVersion: tls.VersionTLS13}
+	for _, resume := range []bool{false, true} {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		n, err := Handshakes(ctx, plain.Listener.Addr().String(), 2, c, resume)
+		cancel()
+		if err != nil || n == 0 {
+			t.Errorf("resume %t: %d handshakes, %v", resume, n, err)
+		}
 	}
 }
