@@ -139,7 +139,7 @@ func parseKey(text []byte) (crypto.Signer, error) {
 		}
 		return nil, errors.New("unsupported kind of private key")
 	}
-	return nil, errors.New("no private key in PEM")
+	return nil, errors.New("error:0900006e:PEM routines:OPENSSL_internal:NO_START_LINE")
 }
 
 // minRSABits is what Envoy asks of an RSA key.

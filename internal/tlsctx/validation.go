@@ -108,6 +108,7 @@ func (out *Validation) compileRoots(p *config.Path, v *tlsv3.CertificateValidati
 		}
 		out.crls = append(out.crls, l)
 	}
+	// DIVERGES(tls-crl): Envoy takes a text without a CRL, and trusts all then.
 	if ok && len(out.crls) == 0 {
 		errs.Addf(at, "Failed to load CRL from %s", sourceName(v.GetCrl()))
 	}
