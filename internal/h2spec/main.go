@@ -107,8 +107,10 @@ func answer(w http.ResponseWriter, r *http.Request) {
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		return // the proxy has given the request up
 	}
+	wait := time.NewTimer(answerAfter)
+	defer wait.Stop()
 	select {
-	case <-time.After(answerAfter):
+	case <-wait.C:
 		_, _ = io.WriteString(w, "an answer of some bytes")
 	case <-r.Context().Done():
 	}

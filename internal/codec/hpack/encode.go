@@ -69,7 +69,8 @@ func (e *Encoder) Append(dst []byte, id header.ID, name, value string) []byte {
 	if e.dirty {
 		dst = e.appendUpdates(dst)
 	}
-	k, nameHash := known{}, uint32(0)
+	var k known
+	var nameHash uint32
 	if id != header.None {
 		k = knownFields.ids[id]
 		if i := matchStatic(k.index, name, value); i != 0 {

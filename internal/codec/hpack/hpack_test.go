@@ -54,7 +54,7 @@ func newDecoder(size uint32) *Decoder {
 
 func unhex(s string) []byte {
 	var b []byte
-	for _, w := range strings.Fields(s) {
+	for w := range strings.FieldsSeq(s) {
 		for ; len(w) > 0; w = w[2:] {
 			var c byte
 			fmt.Sscanf(w[:2], "%02x", &c)
@@ -69,17 +69,24 @@ func unhex(s string) []byte {
 func TestDecodeRFC(t *testing.T) {
 	t.Parallel()
 	first := []field{
-		{":method", "GET", false}, {":scheme", "http", false}, {":path", "/", false},
+		{":method", "GET", false},
+		{":scheme", "http", false},
+		{":path", "/", false},
 		{":authority", "www.example.com", false},
 	}
 	second := append(append([]field{}, first...), field{"cache-control", "no-cache", false})
 	third := []field{
-		{":method", "GET", false}, {":scheme", "https", false}, {":path", "/index.html", false},
-		{":authority", "www.example.com", false}, {"custom-key", "custom-value", false},
+		{":method", "GET", false},
+		{":scheme", "https", false},
+		{":path", "/index.html", false},
+		{":authority", "www.example.com", false},
+		{"custom-key", "custom-value", false},
 	}
 	response := func(status, date string, more ...field) []field {
 		return append([]field{
-			{":status", status, false}, {"cache-control", "private", false}, {"date", date, false},
+			{":status", status, false},
+			{"cache-control", "private", false},
+			{"date", date, false},
 			{"location", "https://www.example.com", false},
 		}, more...)
 	}
@@ -108,7 +115,8 @@ func TestDecodeRFC(t *testing.T) {
 		}, [][]field{
 			response("302", "Mon, 21 Oct 2013 20:13:21 GMT"),
 			{
-				{":status", "307", false}, {"cache-control", "private", false},
+				{":status", "307", false},
+				{"cache-control", "private", false},
 				{"date", "Mon, 21 Oct 2013 20:13:21 GMT", false},
 				{"location", "https://www.example.com", false},
 			},
