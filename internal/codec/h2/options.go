@@ -17,7 +17,7 @@ type Options struct {
 	// Stats are counted if not nil.
 	Stats *Stats
 	// FlushTimeout bounds how long what is left of a finished stream waits for the peer's window; 0 is
-	// five minutes.
+	// for ever.
 	FlushTimeout time.Duration
 }
 
@@ -44,7 +44,6 @@ const (
 	defaultRequestHeaders  = 60 << 10
 	defaultResponseHeaders = 80 << 10
 	defaultMaxHeaders      = 100
-	defaultFlushTimeout    = 5 * time.Minute
 )
 
 func (o *Options) withDefaults(client bool) *Options {
@@ -57,9 +56,6 @@ func (o *Options) withDefaults(client bool) *Options {
 	}
 	if c.MaxHeaders == 0 {
 		c.MaxHeaders = defaultMaxHeaders
-	}
-	if c.FlushTimeout == 0 {
-		c.FlushTimeout = defaultFlushTimeout
 	}
 	if c.StreamWindow == 0 {
 		d := protocol.DefaultHTTP2()

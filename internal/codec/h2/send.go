@@ -390,6 +390,9 @@ func (s *Stream) Release(t *stream.Turn) {
 
 // guardFlush bounds how long what is left of a finished stream may wait. The caller holds c.mu.
 func (c *conn) guardFlush(s *Stream) {
+	if c.opt.FlushTimeout <= 0 {
+		return
+	}
 	id := s.id
 	s.timer = time.AfterFunc(c.opt.FlushTimeout, func() {
 		task.Go("HTTP/2 flush timeout", func() { stream.Do(func(t *stream.Turn) { c.flushExpired(t, id) }) }, nil)

@@ -56,6 +56,7 @@ type Stream struct {
 	gone     bool // out of the table
 	released bool
 	pooled   bool
+	next     *Stream // of after.recycle
 
 	traffic stream.Traffic
 }
