@@ -165,35 +165,41 @@ func TestFloods(t *testing.T) {
 		stat  func(*Stats) *stats.Counter
 	}{
 		{"rapid reset", true, func(t testing.TB, a *attack) {
+			t.Helper()
 			for i := range uint32(1100) {
 				a.get(t, 2*i+1, true)
 				a.must(t, a.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
 			}
 		}, http2.ErrCodeInternal, nil},
 		{"CONTINUATION", false, func(t testing.TB, a *attack) {
+			t.Helper()
 			a.must(t, a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fieldList(request()...)}))
 			for i := range 100 {
 				a.must(t, a.WriteContinuation(1, false, fieldList(fmt.Sprintf("h%d=v", i))))
 			}
 		}, http2.ErrCodeEnhanceYourCalm, nil},
 		{"empty CONTINUATION", false, func(t testing.TB, a *attack) {
+			t.Helper()
 			a.must(t, a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fieldList(request()...)}))
 			for range 3 {
 				a.must(t, a.WriteContinuation(1, false, nil))
 			}
 		}, http2.ErrCodeEnhanceYourCalm, func(s *Stats) *stats.Counter { return &s.EmptyFramesFlood }},
 		{"empty DATA", true, func(t testing.TB, a *attack) {
+			t.Helper()
 			a.get(t, 1, false)
 			for range 3 {
 				a.must(t, a.WriteData(1, false, nil))
 			}
 		}, http2.ErrCodeEnhanceYourCalm, func(s *Stats) *stats.Counter { return &s.EmptyFramesFlood }},
 		{"PRIORITY", true, func(t testing.TB, a *attack) {
+			t.Helper()
 			for i := range uint32(250) {
 				a.must(t, a.WritePriority(2*i+1, http2.PriorityParam{Weight: 1}))
 			}
 		}, http2.ErrCodeEnhanceYourCalm, func(s *Stats) *stats.Counter { return &s.PriorityFlood }},
 		{"WINDOW_UPDATE", true, func(t testing.TB, a *attack) {
+			t.Helper()
 			a.get(t, 1, true)
 			for range 50 {
 				a.must(t, a.WriteWindowUpdate(0, 1))
@@ -293,9 +299,11 @@ func TestHeaderLimits(t *testing.T) {
 		stat   func(*Stats) *stats.Counter
 	}{
 		{"count", request(many(150)...), func(s *Stats) *stats.Counter { return &s.HeaderOverflow }},
-		{"size", request("a="+strings.Repeat("v", 15000), "b="+strings.Repeat("w", 15000),
-			"c="+strings.Repeat("x", 15000), "d="+strings.Repeat("y", 15000), "e="+strings.Repeat("z", 15000)),
-			func(s *Stats) *stats.Counter { return &s.HeaderListSize }},
+		{
+			"size", request("a="+strings.Repeat("v", 15000), "b="+strings.Repeat("w", 15000),
+				"c="+strings.Repeat("x", 15000), "d="+strings.Repeat("y", 15000), "e="+strings.Repeat("z", 15000)),
+			func(s *Stats) *stats.Counter { return &s.HeaderListSize },
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

@@ -73,6 +73,7 @@ func ops(list ...[]byte) (out []byte) {
 }
 
 func addScripts(f *testing.F) {
+	f.Helper()
 	const good = 0x80
 	request := op(good|frameHeaders, 4, 1)
 	whole := op(good|frameHeaders, 5, 1)
