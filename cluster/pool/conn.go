@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
@@ -165,7 +166,7 @@ func (p *Pool) countNew() {
 
 func (p *Pool) dialHTTP() {
 	start := time.Now()
-	conn, err := p.open()
+	conn, err := p.open(p.conf.Ctx)
 	if err != nil {
 		p.countFailed(err, start)
 		p.dialFailed(err)
@@ -182,9 +183,9 @@ func (p *Pool) dialHTTP() {
 	c.codec.Serve()
 }
 
-// open makes a socket ready for a codec or a TCP proxy.
-func (p *Pool) open() (*wire.Conn, *dial.Error) {
-	nc, err := p.conf.Dial.Dial(p.conf.Ctx, p.host)
+// open makes a socket ready for a codec or a TCP proxy; ctx ends the dial.
+func (p *Pool) open(ctx context.Context) (*wire.Conn, *dial.Error) {
+	nc, err := p.conf.Dial.Dial(ctx, p.host)
 	if err != nil {
 		return nil, err
 	}

@@ -103,6 +103,7 @@ func New(conf *Config, h *host.Host, priority load.Priority) *Pool {
 type waiter struct {
 	target stream.Target
 	seq    uint32
+	cancel context.CancelFunc // ends the dial of a TCP connection; nil for HTTP
 
 	// Guarded by Pool.mu.
 	state waitState
@@ -222,6 +223,11 @@ func (l *Lease) Cancel(t *stream.Turn) {
 	case was == waits:
 		p.conf.Traffic.RqCancelled.Inc()
 		p.leftPending()
+		if w.cancel != nil {
+			// Nobody else can use the connection (Envoy: CancelPolicy::CloseExcess). An HTTP dial goes on,
+			// since its connection serves the next stream (CancelPolicy::Default).
+			w.cancel()
+		}
 	case c != nil:
 		p.conf.Traffic.RqCancelled.Inc()
 		p.release(t, c)

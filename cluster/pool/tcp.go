@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
@@ -65,10 +66,11 @@ func (l *Lease) Connect(p *Pool, target stream.Target, seq uint32) *stream.Fault
 	tr.RqPendingTotal.Inc()
 	tr.RqPendingActive.Inc()
 	p.counters.RqPendingActive.Inc()
-	w := &waiter{target: target, seq: seq}
+	ctx, cancel := context.WithCancel(p.conf.Ctx)
+	w := &waiter{target: target, seq: seq, cancel: cancel}
 	l.wait = w
 	p.countNew()
-	task.Go("upstream connection", func() { p.dialTCP(w) }, nil)
+	task.Go("upstream connection", func() { p.dialTCP(ctx, w) }, nil)
 	return nil
 }
 
@@ -86,9 +88,10 @@ func (l *Lease) OpenTCP() *TCP {
 	return c
 }
 
-func (p *Pool) dialTCP(w *waiter) {
+func (p *Pool) dialTCP(ctx context.Context, w *waiter) {
+	defer w.cancel()
 	start := time.Now()
-	conn, err := p.open()
+	conn, err := p.open(ctx)
 	if err != nil {
 		p.countFailed(err, start)
 		p.failTCP(w, connectFailed(err))
