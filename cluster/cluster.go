@@ -123,6 +123,10 @@ func (c *Cluster) newActive() *active {
 		NewCodec: func(conn *wire.Conn, h pool.Handler) pool.Codec {
 			return c.m.opt.NewCodec(conn, &s.HTTP, h)
 		},
+		MaxStreams: s.HTTP.Protocol.MaxConcurrentStreams,
+	}
+	if c.m.opt.NewHTTP2 != nil {
+		a.pools.NewHTTP2 = c.m.opt.NewHTTP2(&s.HTTP, c.scope)
 	}
 	if conf.Kind == OriginalDst {
 		a.dst = newDstHosts(c, s.CleanupInterval)

@@ -51,9 +51,6 @@ type Env struct {
 	Intern *Intern
 	// NoEDS refuses EDS clusters: there is nobody to subscribe to.
 	NoEDS bool
-	// GRPC tells whether a gRPC client of the process speaks to the cluster of a name: such a one may
-	// ask for HTTP/2, which that client speaks by itself. nil: there is none.
-	GRPC func(name string) bool
 	// Bind is cluster_manager.upstream_bind_config, for clusters without one of their own.
 	Bind *Bind
 }

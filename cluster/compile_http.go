@@ -8,15 +8,11 @@ import (
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 
 	"sidecar/internal/config"
+	"sidecar/internal/config/protocol"
 )
 
 // HTTPOptionsName is the key of HttpProtocolOptions in typed_extension_protocol_options.
 const httpOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-
-const noHTTP2 = "HTTP/2 upstream is not supported"
-
-// ownHTTP2 is why the fine tuning of HTTP/2 changes nothing for clusters that may ask for it.
-const ownHTTP2 = "only the gRPC client of the process speaks HTTP/2 here, with limits of its own"
 
 var (
 	httpOptionsFields = config.Fields[*httpv3.HttpProtocolOptions]{
@@ -57,36 +53,6 @@ var (
 	}
 	preserveCaseFields = config.Fields[*preservecasev3.PreserveCaseFormatterConfig]{
 		OffOnly: "forward_reason_phrase formatter_type_on_envoy_headers",
-	}
-	http2Fields = config.Fields[*corev3.Http2ProtocolOptions]{
-		Used:    "connection_keepalive",
-		OffOnly: `allow_connect allow_metadata`,
-		Refused: `custom_settings_parameters`,
-		NoOp: map[string]string{
-			"hpack_table_size":                                     ownHTTP2,
-			"max_concurrent_streams":                               ownHTTP2,
-			"initial_stream_window_size":                           ownHTTP2,
-			"initial_connection_window_size":                       ownHTTP2,
-			"max_outbound_frames":                                  ownHTTP2,
-			"max_outbound_control_frames":                          ownHTTP2,
-			"max_consecutive_inbound_frames_with_empty_payload":    ownHTTP2,
-			"max_inbound_priority_frames_per_stream":               ownHTTP2,
-			"max_inbound_window_update_frames_per_data_frame_sent": ownHTTP2,
-			"stream_error_on_invalid_http_messaging":               ownHTTP2,
-			"override_stream_error_on_invalid_http_message":        ownHTTP2,
-			"use_oghttp2_codec":                                    ownHTTP2,
-			"max_metadata_size":                                    ownHTTP2,
-			"disallow_obs_text":                                    ownHTTP2, "stream_reset_burst": ownHTTP2, "stream_reset_rate": ownHTTP2,
-			"enable_huffman_encoding":  ownHTTP2,
-			"max_header_field_size_kb": ownHTTP2,
-		},
-	}
-	keepaliveHTTP2Fields = config.Fields[*corev3.KeepaliveSettings]{
-		Used: "interval timeout",
-		NoOp: map[string]string{
-			"interval_jitter":          "the gRPC client sends its PINGs without",
-			"connection_idle_interval": "the gRPC client sends a PING whenever it has read nothing for the interval",
-		},
 	}
 	properCaseFields = config.Fields[*corev3.Http1ProtocolOptions_HeaderKeyFormat_ProperCaseWords]{}
 )
@@ -142,7 +108,9 @@ func (c *compiler) httpOptions(p *config.Path, m *httpv3.HttpProtocolOptions) {
 		at := p.Field("use_downstream_protocol_config")
 		downstreamFields.Check(at, d, c.errs)
 		c.http1(at.Field("http_protocol_options"), d.GetHttpProtocolOptions())
+		// Envoy speaks HTTP/2 to upstreams only if its options are there (ClusterInfoImpl's features).
 		c.http2(at.Field("http2_protocol_options"), d.GetHttp2ProtocolOptions())
+		c.set.HTTP.Downstream, c.set.HTTP.HTTP2 = c.set.HTTP.HTTP2, false
 	}
 }
 
@@ -196,20 +164,11 @@ func (c *compiler) statefulFormatter(p *config.Path, m *corev3.TypedExtensionCon
 	}
 }
 
-// http2 allows HTTP/2 where nobody but a gRPC client of the process uses the cluster, as for that of
-// the management server.
+// http2 compiles the options of HTTP/2, which the cluster speaks if they are there.
 func (c *compiler) http2(p *config.Path, m *corev3.Http2ProtocolOptions) {
-	switch {
-	case m == nil:
-	case c.env.GRPC == nil || !c.env.GRPC(c.msg.GetName()):
-		c.errs.Add(p, noHTTP2)
-	default:
-		http2Fields.Check(p, m, c.errs)
-		keepalive := m.GetConnectionKeepalive()
-		at := p.Field("connection_keepalive")
-		keepaliveHTTP2Fields.Check(at, keepalive, c.errs)
-		c.set.HTTP.HTTP2 = true
-		c.set.HTTP.Keepalive = config.Duration(at.Field("interval"), keepalive.GetInterval(), 0, c.errs)
-		c.set.HTTP.KeepaliveTimeout = config.Duration(at.Field("timeout"), keepalive.GetTimeout(), 0, c.errs)
+	if m == nil {
+		return
 	}
+	c.set.HTTP.HTTP2 = true
+	c.set.HTTP.Protocol = protocol.CompileHTTP2(p, m, c.errs)
 }

@@ -26,11 +26,8 @@ func TestCompileErrors(t *testing.T) {
 		want       []string // lines of the error
 	}{
 		{"no name", "type: STATIC", []string{"name: value length must be at least 1 runes", "name: is required"}},
-		{"HTTP/2 by the extension", name + http("explicit_http_config: {http2_protocol_options: {}}"), []string{
-			options + "explicit_http_config.http2_protocol_options: HTTP/2 upstream is not supported",
-		}},
-		{"HTTP/2 by the old field", name + "http2_protocol_options: {}", []string{
-			"http2_protocol_options: HTTP/2 upstream is not supported",
+		{"HTTP/2 out of bounds", name + http("explicit_http_config: {http2_protocol_options: {initial_stream_window_size: 1}}"), []string{
+			options + "explicit_http_config.http2_protocol_options.initial_stream_window_size: value must be inside range [65535, 2147483647]",
 		}},
 		{"HTTP/3", name + http("explicit_http_config: {http3_protocol_options: {}}"), []string{
 			options + "explicit_http_config.http3_protocol_options: is not supported",

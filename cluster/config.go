@@ -3,11 +3,13 @@ package cluster
 import (
 	"time"
 
+	"sidecar/api/stream"
 	"sidecar/cluster/dial"
 	"sidecar/cluster/discover"
 	"sidecar/cluster/host"
 	"sidecar/cluster/lb"
 	"sidecar/cluster/load"
+	"sidecar/internal/config/protocol"
 	"sidecar/internal/config/source"
 )
 
@@ -81,10 +83,15 @@ type HTTPOptions struct {
 	MaxResponseHeaders, MaxResponseHeadersKB uint32
 	// MaxStreamDuration of a request; 0 is none.
 	MaxStreamDuration time.Duration
-	// HTTP2 marks a cluster for the gRPC clients of the process alone: it takes no requests.
-	HTTP2 bool
-	// Keepalive and KeepaliveTimeout are those of HTTP/2's PINGs; 0 is none.
-	Keepalive, KeepaliveTimeout time.Duration
+	// HTTP2 says that the hosts speak HTTP/2; Downstream that they speak whatever the request came with.
+	HTTP2, Downstream bool
+	// Protocol are the options of HTTP/2's connections.
+	Protocol protocol.HTTP2
+}
+
+// multiplexed tells whether a request is sent over a connection that carries many of them.
+func (o *HTTPOptions) multiplexed(downstream stream.Protocol) bool {
+	return o.HTTP2 || o.Downstream && downstream >= stream.HTTP2
 }
 
 type edsConfig struct {

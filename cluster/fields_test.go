@@ -9,7 +9,8 @@ import (
 func TestFieldsAccounted(t *testing.T) {
 	t.Parallel()
 	configtest.Covers(t, configtest.Elsewhere{
-		"envoy.config.core.v3.ConfigSource", // internal/config/source
+		"envoy.config.core.v3.ConfigSource",         // internal/config/source
+		"envoy.config.core.v3.Http2ProtocolOptions", // internal/config/protocol
 	},
 		clusterFields, metadataFields, addressFields, socketAddressFields, pipeFields,
 		assignmentFields, policyFields, dropFields, localityFields, lbEndpointListFields,
@@ -23,6 +24,6 @@ func TestFieldsAccounted(t *testing.T) {
 		formatFields, properCaseFields,
 		edsFields, refreshFields, originalDstFields, clusterTypeFields, dnsClusterFields,
 		dnsClusterRefreshFields, dnsResolutionFields, dnsOptionFields, caresFields, getaddrinfoFields,
-		preserveCaseFields, http2Fields, keepaliveHTTP2Fields,
+		preserveCaseFields,
 	)
 }

@@ -25,12 +25,13 @@ type Options struct {
 	Concurrency int
 	// NewCodec makes a client connection of the HTTP codec.
 	NewCodec func(conn *wire.Conn, o *HTTPOptions, h pool.Handler) pool.Codec
+	// NewHTTP2 returns what makes the HTTP/2 connections of one cluster, whose scope it is given.
+	NewHTTP2 func(o *HTTPOptions, scope *stats.Scope) func(conn *wire.Conn, h pool.Handler) pool.Codec
 	// NextConnID numbers connections; nil numbers the upstream ones alone.
 	NextConnID func() uint64
 	// Random must be safe for concurrent use; nil is the runtime's generator.
 	Random func() uint64
-	// GRPC and Bind are for Env, see there.
-	GRPC func(name string) bool
+	// Bind is for Env, see there.
 	Bind *Bind
 	// Subscriber fetches endpoints; nil refuses EDS clusters.
 	Subscriber source.Subscriber
@@ -123,7 +124,7 @@ func (m *Manager) Each(f func(*Cluster)) {
 
 // Env returns what Compile should be given, so that equal settings are shared.
 func (m *Manager) Env() Env {
-	return Env{Intern: &m.intern, NoEDS: m.opt.Subscriber == nil, GRPC: m.opt.GRPC, Bind: m.opt.Bind}
+	return Env{Intern: &m.intern, NoEDS: m.opt.Subscriber == nil, Bind: m.opt.Bind}
 }
 
 // Apply brings a cluster to a new version. viaAPI tells clusters of CDS from those of the bootstrap;

@@ -21,6 +21,8 @@ type Context struct {
 	Seq uint32
 	// Local is where the client connected to, for ORIGINAL_DST.
 	Local stream.Addr
+	// Protocol of the downstream request, for clusters that go by it (use_downstream_protocol_config).
+	Protocol stream.Protocol
 	// Headers of the request, for ORIGINAL_DST with use_http_header; may be nil.
 	Headers *header.Map
 }
@@ -45,12 +47,9 @@ type Attempt struct {
 //
 // Attempt.Host is set in all cases but "no healthy upstream" and the overflow of pending requests.
 func (c *Cluster) NewStream(t *stream.Turn, ctx *Context, target stream.Target, a *Attempt) (stream.Encoder, *stream.Fault) {
-	p, f := c.prepare(ctx, a)
+	p, f := c.prepare(ctx, a, c.conf.Load().HTTP.multiplexed(ctx.Protocol))
 	if f != nil {
 		return nil, f
-	}
-	if c.conf.Load().HTTP.HTTP2 {
-		return nil, http2Upstream()
 	}
 	enc, f := a.lease.Get(t, p, target, ctx.Hint, ctx.Seq)
 	if a.lease.Refused() {
@@ -62,14 +61,14 @@ func (c *Cluster) NewStream(t *stream.Turn, ctx *Context, target stream.Target, 
 // Connect chooses a host and opens a raw connection to it for a TCP proxy. Unless a fault is returned
 // EventReady (call Attempt.OpenTCP) or EventFailed is posted to target, as with NewStream.
 func (c *Cluster) Connect(ctx *Context, target stream.Target, a *Attempt) *stream.Fault {
-	p, f := c.prepare(ctx, a)
+	p, f := c.prepare(ctx, a, false)
 	if f != nil {
 		return f
 	}
 	return a.lease.Connect(p, target, ctx.Seq)
 }
 
-func (c *Cluster) prepare(ctx *Context, a *Attempt) (*pool.Pool, *stream.Fault) {
+func (c *Cluster) prepare(ctx *Context, a *Attempt, mux bool) (*pool.Pool, *stream.Fault) {
 	act := c.use()
 	*a = Attempt{cluster: c}
 	h := c.choose(act, ctx)
@@ -78,7 +77,7 @@ func (c *Cluster) prepare(ctx *Context, a *Attempt) (*pool.Pool, *stream.Fault) 
 		return nil, noHealthyUpstream()
 	}
 	a.Host = h
-	return act.pool(h, ctx.Priority), nil
+	return act.pool(h, ctx.Priority, mux), nil
 }
 
 func (c *Cluster) choose(act *active, ctx *Context) *host.Host {
@@ -92,11 +91,16 @@ func (c *Cluster) choose(act *active, ctx *Context) *host.Host {
 	return h
 }
 
-func (a *active) pool(h *host.Host, priority load.Priority) *pool.Pool {
-	if p, ok := h.PeekPool(int(priority)).(*pool.Pool); ok {
+// pool returns the connections to a host for one priority and kind of codec.
+func (a *active) pool(h *host.Host, priority load.Priority, mux bool) *pool.Pool {
+	slot, create := 2*int(priority), pool.New
+	if mux {
+		slot, create = slot+1, pool.NewMux
+	}
+	if p, ok := h.PeekPool(slot).(*pool.Pool); ok {
 		return p
 	}
-	p, _ := h.Pool(int(priority), func() host.Pool { return pool.New(&a.pools, h, priority) }).(*pool.Pool)
+	p, _ := h.Pool(slot, func() host.Pool { return create(&a.pools, h, priority) }).(*pool.Pool)
 	return p
 }
 
@@ -104,14 +108,6 @@ func noHealthyUpstream() *stream.Fault {
 	return &stream.Fault{
 		Side: stream.Upstream, Flag: stream.NoHealthyUpstream, Status: 503,
 		Details: "no_healthy_upstream", Body: "no healthy upstream",
-	}
-}
-
-// http2Upstream answers a request that a route sends to a cluster which is there for a gRPC client.
-func http2Upstream() *stream.Fault {
-	return &stream.Fault{
-		Side: stream.Internal, Flag: stream.UpstreamProtocolError, Reason: stream.ReasonProtocolError,
-		Details: "http2_upstream_not_supported", Transport: noHTTP2,
 	}
 }
 
@@ -150,7 +146,7 @@ func (a *Attempt) Describe(u *stream.UpstreamInfo) {
 		}
 	}
 	if c := a.lease.Conn(); c != nil {
-		u.Protocol = stream.HTTP11
+		u.Protocol = c.Protocol()
 		u.Local, u.Remote, u.ConnID, u.NumStreams = c.Local(), c.Remote(), c.ID(), c.Streams()
 	}
 	if c := a.tcp; c != nil {

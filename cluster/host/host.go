@@ -63,7 +63,7 @@ type Addresses struct {
 type state struct {
 	counters Counters
 	mu       sync.Mutex // guards making pools, and removed
-	pools    [2]atomic.Pointer[Pool]
+	pools    [PoolSlots]atomic.Pointer[Pool]
 	removed  bool
 }
 
@@ -135,7 +135,10 @@ func (h *Host) Active() int64 {
 	return 0
 }
 
-// PeekPool returns the pool of a slot (priority) if it was made, else nil.
+// PoolSlots is how many pools a host has: one for each priority and HTTP version.
+const PoolSlots = 4
+
+// PeekPool returns the pool of a slot if it was made, else nil.
 func (h *Host) PeekPool(slot int) Pool {
 	if s := h.state.Load(); s != nil {
 		if p := s.pools[slot].Load(); p != nil {
@@ -145,7 +148,7 @@ func (h *Host) PeekPool(slot int) Pool {
 	return nil
 }
 
-// Pool returns the pool of a slot (priority), made by make at the first call.
+// Pool returns the pool of a slot, made by make at the first call.
 func (h *Host) Pool(slot int, make func() Pool) Pool {
 	s := h.live()
 	if p := s.pools[slot].Load(); p != nil {

@@ -7,6 +7,7 @@ import "sidecar/api/stats"
 type Traffic struct {
 	CxTotal               stats.Counter `stat:"upstream_cx_total"`
 	CxHTTP1Total          stats.Counter `stat:"upstream_cx_http1_total"`
+	CxHTTP2Total          stats.Counter `stat:"upstream_cx_http2_total"`
 	CxConnectFail         stats.Counter `stat:"upstream_cx_connect_fail"`
 	CxConnectTimeout      stats.Counter `stat:"upstream_cx_connect_timeout"`
 	CxAttemptsExceeded    stats.Counter `stat:"upstream_cx_connect_attempts_exceeded"`

@@ -33,6 +33,8 @@ type Conn struct {
 	gone      bool
 	closing   bool
 	timer     *time.Timer
+
+	m muxed // guarded by Pool.mu
 }
 
 // ID returns the connection's number.
@@ -40,6 +42,14 @@ func (c *Conn) ID() uint64 { return c.id }
 
 // Streams returns how many streams have begun on the connection.
 func (c *Conn) Streams() uint64 { return c.streams.Load() }
+
+// Protocol returns the version that the connection speaks.
+func (c *Conn) Protocol() stream.Protocol {
+	if c.pool.mux {
+		return stream.HTTP2
+	}
+	return stream.HTTP11
+}
 
 // Local and Remote return the addresses of the socket.
 func (c *Conn) Local() stream.Addr { return c.local }
@@ -107,7 +117,9 @@ func (c *Conn) OnGone(t *stream.Turn, g Gone) {
 	if timer != nil {
 		timer.Stop()
 	}
-	c.end()
+	if !p.mux { // else each stream tells its own end
+		c.end()
+	}
 	p.countDestroy(local, g.Active)
 	if g.CloseNotify {
 		p.conf.Traffic.CxCloseNotify.Inc()
@@ -119,6 +131,10 @@ func (c *Conn) OnGone(t *stream.Turn, g Gone) {
 	p.conf.Traffic.CxLengthMs.Record(uint64(t.Now().Sub(c.since).Milliseconds()))
 	p.mu.Lock()
 	delete(p.all, c)
+	if p.mux {
+		c.m.ending = true
+		p.dropMux(c)
+	}
 	start, _ := p.wantDial()
 	p.mu.Unlock()
 	if start {
@@ -151,7 +167,11 @@ func (p *Pool) countDestroy(local, active bool) {
 // startDial dials on a goroutine of its own, which reads the connection afterwards.
 func (p *Pool) startDial() {
 	p.countNew()
-	p.conf.Traffic.CxHTTP1Total.Inc()
+	if p.mux {
+		p.conf.Traffic.CxHTTP2Total.Inc()
+	} else {
+		p.conf.Traffic.CxHTTP1Total.Inc()
+	}
 	task.Go("upstream connection", p.dialHTTP, nil)
 }
 
@@ -179,7 +199,11 @@ func (p *Pool) dialHTTP() {
 		p.countDestroy(true, false)
 		return
 	}
-	stream.Do(func(t *stream.Turn) { p.release(t, c) })
+	if p.mux {
+		stream.Do(p.serveMux)
+	} else {
+		stream.Do(func(t *stream.Turn) { p.release(t, c) })
+	}
 	c.codec.Serve()
 }
 
@@ -207,7 +231,11 @@ func (p *Pool) adopt(conn *wire.Conn, since time.Time) *Conn {
 		remote: socketAddr(conn.Net().RemoteAddr()),
 	}
 	c.stripe = &p.stripes[c.id%uint64(len(p.stripes))]
-	c.codec = p.conf.NewCodec(conn, c)
+	if p.mux {
+		c.codec = p.conf.NewHTTP2(conn, c)
+	} else {
+		c.codec = p.conf.NewCodec(conn, c)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.connecting--
@@ -219,6 +247,11 @@ func (p *Pool) adopt(conn *wire.Conn, since time.Time) *Conn {
 		p.all = map[*Conn]struct{}{}
 	}
 	p.all[c] = struct{}{}
+	if p.mux {
+		c.m.limit, c.m.idleSince = p.streamLimit(assumedStreams), since
+		p.shared = append(p.shared, c)
+		p.armIdle(p.conf.IdleTimeout)
+	}
 	if p.conf.MaxDuration > 0 {
 		c.timer = time.AfterFunc(p.conf.MaxDuration, c.expire)
 	}
@@ -229,6 +262,10 @@ func (p *Pool) adopt(conn *wire.Conn, since time.Time) *Conn {
 func (c *Conn) expire() {
 	c.pool.conf.Traffic.CxMaxDuration.Inc()
 	c.retire.Store(true)
+	if c.pool.mux {
+		c.pool.expireMux(c)
+		return
+	}
 	c.stripe.mu.Lock()
 	idle := c.idle
 	c.stripe.remove(c)

@@ -16,8 +16,9 @@ import (
 
 // Codec is a client connection of one HTTP version.
 type Codec interface {
-	// NewStream begins a request whose events go to target; nil when the connection has gone. It is
-	// called inside the target's stream, one request at a time.
+	// NewStream begins a request whose events go to target; nil when the connection has gone, or takes
+	// no more now. It is called inside the target's stream; by a pool that is not shared, one request at
+	// a time.
 	NewStream(t *stream.Turn, target stream.Target) stream.Encoder
 	// Serve reads the connection until it has ended. It runs on the connection's own goroutine.
 	Serve()
@@ -25,10 +26,19 @@ type Codec interface {
 	Close(t *stream.Turn)
 }
 
-// Handler is told of a connection's state by its codec. Calls come one at a time.
+// Handler is told of a connection's state by its codec. OnIdle is for codecs that carry one stream at
+// a time, whose calls come one at a time; OnStreamEnd, OnLimit and OnGoAway for the others, whose calls
+// may come from several goroutines, inside streams too.
 type Handler interface {
 	// OnIdle says that a stream has ended in both directions and another one may begin.
 	OnIdle(t *stream.Turn)
+	// OnStreamEnd says that a stream has ended in both directions or was reset, once for each that
+	// NewStream has begun.
+	OnStreamEnd(t *stream.Turn)
+	// OnLimit tells how many streams the peer takes at a time.
+	OnLimit(t *stream.Turn, n uint32)
+	// OnGoAway says that no further stream may begin.
+	OnGoAway(t *stream.Turn)
 	// OnGone says, once, that the connection has ended and its stream, if any, was told.
 	OnGone(t *stream.Turn, g Gone)
 }
@@ -51,6 +61,10 @@ type Config struct {
 	Ctx      context.Context //nolint:containedctx // the life of dials
 	Dial     *dial.Options
 	NewCodec func(conn *wire.Conn, h Handler) Codec
+	// NewHTTP2 makes the codec of a connection that carries many streams; for NewMux.
+	NewHTTP2 func(conn *wire.Conn, h Handler) Codec
+	// MaxStreams of such a connection at a time; 0 leaves it to the peer.
+	MaxStreams uint32
 	// NextID numbers connections.
 	NextID func() uint64
 	// IdleTimeout closes a connection that long after its last stream; 0 never.
@@ -76,6 +90,7 @@ type Pool struct {
 	priority load.Priority
 	counters *host.Counters
 	stripes  []stripe
+	mux      bool // connections carry many streams at a time
 
 	waiting atomic.Int32  // len(pending)
 	drained atomic.Uint32 // counts Drain: older connections serve no further stream
@@ -87,6 +102,11 @@ type Pool struct {
 	all        map[*Conn]struct{}
 	tcp        map[*TCP]struct{}
 	closed     bool
+	// Of a mux pool: the connections in use, the oldest first.
+	shared    []*Conn
+	lastLimit uint32 // of the peer, as it was last told
+	idleTimer *time.Timer
+	idleArmed bool
 }
 
 // New makes a pool without connections.
@@ -134,6 +154,9 @@ type Lease struct {
 // connection.
 func (l *Lease) Get(t *stream.Turn, p *Pool, target stream.Target, hint, seq uint32) (stream.Encoder, *stream.Fault) {
 	*l = Lease{pool: p}
+	if p.mux {
+		return l.getMux(t, target, seq)
+	}
 	for {
 		c := p.popIdle(hint)
 		if c == nil {
@@ -158,6 +181,9 @@ func (l *Lease) Get(t *stream.Turn, p *Pool, target stream.Target, hint, seq uin
 // connection has gone meanwhile.
 func (l *Lease) attach(t *stream.Turn, c *Conn, target stream.Target) (stream.Encoder, *stream.Fault) {
 	p := l.pool
+	if p.mux {
+		return l.attachMux(t, c, target)
+	}
 	if !p.conf.Breakers.TakeRequest(p.priority) {
 		p.conf.Traffic.RqActiveOverflow.Inc()
 		p.release(t, c)
@@ -287,7 +313,7 @@ func (p *Pool) enqueue(w *waiter) *stream.Fault {
 // connection whatever the limit says, so that no host starves (Envoy does the same, and counts the
 // overflow).
 func (p *Pool) wantDial() (start, over bool) {
-	if p.closed || p.connecting >= len(p.pending) {
+	if p.closed || p.connecting*p.perConnection() >= len(p.pending) {
 		return false, false
 	}
 	over = !p.conf.Breakers.MayConnect(p.priority)
@@ -329,6 +355,10 @@ func (p *Pool) assign(t *stream.Turn, c *Conn) bool {
 
 // release takes back a connection whose stream has ended or never began.
 func (p *Pool) release(t *stream.Turn, c *Conn) {
+	if p.mux {
+		p.giveMux(t, c, true)
+		return
+	}
 	if most := p.conf.MaxRequests; most > 0 && c.streams.Load() >= most {
 		p.conf.Traffic.CxMaxRequests.Inc()
 		c.close(t)
@@ -374,6 +404,10 @@ func (p *Pool) Drain(removed bool) {
 		p.final.Store(true)
 	}
 	p.drained.Add(1)
+	if p.mux {
+		p.drainMux()
+		return
+	}
 	stream.Do(func(t *stream.Turn) {
 		for i := range p.stripes {
 			for _, c := range p.stripes[i].takeAll() {

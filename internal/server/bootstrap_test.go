@@ -21,9 +21,6 @@ func TestRun_BadBootstraps(t *testing.T) {
 			f + "5: static_resources.listeners[0].address: is required",
 			f + "5: static_resources.listeners[0]: error adding listener '': no filter chains specified",
 		}},
-		{"HTTP/2 for requests", "static_resources:\n  clusters:\n  - name: a\n    http2_protocol_options: {}\n", []string{
-			f + "4: static_resources.clusters[0].http2_protocol_options: HTTP/2 upstream is not supported",
-		}},
 		{"route to nowhere", strings.Replace(static("127.0.0.1:1", ""), "route: {cluster: up}", "route: {cluster: nope}", 1), []string{
 			f + "14: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.route_config." +
 				"virtual_hosts[0].routes[0].route.cluster: route: unknown cluster 'nope'",

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"sync"
+
 	"sidecar/api/stats"
 	"sidecar/api/stream"
 	"sidecar/cluster"
@@ -93,3 +95,32 @@ func (c clientHandler) OnIdle(t *stream.Turn) { c.h.OnIdle(t) }
 
 // OnGone implements h1.ClientHandler.
 func (c clientHandler) OnGone(t *stream.Turn, g h1.Gone) { c.h.OnGone(t, pool.Gone(g)) }
+
+// newHTTP2Client returns what makes the HTTP/2 codecs of one cluster's connections. Their stats are
+// bound with the first.
+func newHTTP2Client(o *cluster.HTTPOptions, scope *stats.Scope) func(*wire.Conn, pool.Handler) pool.Codec {
+	options := sync.OnceValue(func() *h2.ClientOptions {
+		return &h2.ClientOptions{Options: h2.Options{
+			HTTP2: o.Protocol, MaxHeaders: int(o.MaxResponseHeaders),
+			MaxHeadersBytes: int(o.MaxResponseHeadersKB) << 10, Stats: stats.Bind[h2.Stats](scope.Sub("http2")),
+		}}
+	})
+	return func(w *wire.Conn, h pool.Handler) pool.Codec {
+		return h2.NewClientConn(w, http2Handler{h}, options())
+	}
+}
+
+// http2Handler lets a pool listen to a codec of HTTP/2.
+type http2Handler struct{ h pool.Handler }
+
+// OnStreamEnd implements h2.ClientHandler.
+func (c http2Handler) OnStreamEnd(t *stream.Turn) { c.h.OnStreamEnd(t) }
+
+// OnLimit implements h2.ClientHandler.
+func (c http2Handler) OnLimit(t *stream.Turn, n uint32) { c.h.OnLimit(t, n) }
+
+// OnGoAway implements h2.ClientHandler.
+func (c http2Handler) OnGoAway(t *stream.Turn) { c.h.OnGoAway(t) }
+
+// OnGone implements h2.ClientHandler.
+func (c http2Handler) OnGone(t *stream.Turn, g h2.Gone) { c.h.OnGone(t, pool.Gone(g)) }

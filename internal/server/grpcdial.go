@@ -59,7 +59,7 @@ func (d clusterDialer) KeepaliveOf(name string) (interval, timeout time.Duration
 		return 0, 0
 	}
 	o := &c.Config().HTTP
-	return o.Keepalive, o.KeepaliveTimeout
+	return o.Protocol.Keepalive.Interval, o.Protocol.Keepalive.Timeout
 }
 
 // dialWait waits for the pool's answer.

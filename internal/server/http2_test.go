@@ -92,6 +92,8 @@ func TestVersions(t *testing.T) {
 	}{
 		{"HTTP/1 to HTTP/1", false, false},
 		{"HTTP/2 to HTTP/1", true, false},
+		{"HTTP/1 to HTTP/2", false, true},
+		{"HTTP/2 to HTTP/2", true, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

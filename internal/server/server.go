@@ -155,8 +155,8 @@ func (s *Server) assemble(errs *config.Errors) error {
 	s.secrets = &secrets{s: s, env: &tlsctx.SecretEnv{Log: s.opts.Logs.Component("config")}}
 	s.clusters = cluster.NewManager(cluster.Options{
 		Ctx: context.Background(), Scope: s.scope, Log: s.opts.Logs.Component("upstream"),
-		Concurrency: s.opts.Concurrency, NewCodec: newClientCodec, Random: rand.Uint64, Subscriber: s.xds,
-		GRPC: func(name string) bool { return s.boot.GRPCClusters[name] }, Bind: bind,
+		Concurrency: s.opts.Concurrency, NewCodec: newClientCodec, NewHTTP2: newHTTP2Client, Random: rand.Uint64, Subscriber: s.xds,
+		Bind: bind,
 	})
 	s.wasm, err = wasmhost.NewHost(wasmhost.Options{
 		Log: s.opts.Logs.Component("wasm"), Stats: s.store, Calls: caller{s}, Concurrency: s.opts.Concurrency,

@@ -177,17 +177,6 @@ func TestADS(t *testing.T) {
 	}
 }
 
-// TestADS_RouteToControlPlane: a route to a cluster that is there for the gRPC client says so.
-func TestADS_RouteToControlPlane(t *testing.T) {
-	srv := xdstest.New(t)
-	srv.Set(rdsListener(t, "l", "r", "", ""), routes(t, "r", "xds-grpc"))
-	p := live(t, adsBootstrap("GRPC", srv.Addr()))
-	a := p.get(p.waitListener("l"), "/")
-	if a.status != 502 || !strings.Contains(a.body, "HTTP/2 upstream is not supported") {
-		t.Errorf("got %+v", a)
-	}
-}
-
 // TestADS_FetchTimeout: a route that never comes is not waited for longer than it says.
 func TestADS_FetchTimeout(t *testing.T) {
 	srv := xdstest.New(t)

@@ -50,9 +50,6 @@ type Bootstrap struct {
 	// LogFormat is a pattern for the log; empty: the bootstrap has none.
 	LogFormat string
 
-	// GRPCClusters are the names of clusters that a gRPC client of the process speaks to, wherever in
-	// the bootstrap an envoy_grpc names them.
-	GRPCClusters map[string]bool
 	// UnknownFields counts the fields that were let through with a warning.
 	UnknownFields int
 
@@ -144,7 +141,6 @@ func compile(msg *bootstrapv3.Bootstrap, in *Input, errs *config.Errors) (b *Boo
 	b.dynamicResources(msg.GetDynamicResources(), errs)
 	b.Stats, warnings = stats(msg.GetStatsConfig(), errs)
 	b.Stats.flush(msg, errs)
-	b.GRPCClusters = grpcClusters(msg)
 	extensions(msg.GetBootstrapExtensions(), errs)
 	inlineHeaders(msg.GetInlineHeaders(), errs)
 	unique("listener", names(b.Listeners), ListenerPath, errs)
