@@ -86,6 +86,8 @@ type Conn struct {
 	// lingering is set once what remains is only sent to be rid of it: the peer has to go on reading.
 	lingering atomic.Bool
 
+	takes atomic.Uint64
+
 	mu      sync.Mutex // guards below; a leaf
 	out     buf.Buffer
 	sealed  buf.Buffer // records that crypto/tls has made, in order; TLS only
@@ -312,6 +314,10 @@ func (c *Conn) Pending() int {
 	return c.out.Len() + c.sealed.Len() + c.sending
 }
 
+// Takes counts how often the output was taken to be sent: what was in it then has left when it is
+// taken the next time.
+func (c *Conn) Takes() uint64 { return c.takes.Load() }
+
 // Shared implements stream.Flusher.
 func (c *Conn) Shared() bool { return c.opt.Shared }
 
@@ -346,6 +352,7 @@ func (c *Conn) waits() bool { return c.out.Len() > 0 || c.sealed.Len() > 0 || c.
 // take moves the output to the chunk being written. The caller holds the lock.
 func (c *Conn) take() {
 	c.writing = true
+	c.takes.Add(1)
 	c.chunk.Swap(&c.out)
 	c.records.Swap(&c.sealed)
 	c.sending = c.chunk.Len() + c.records.Len()

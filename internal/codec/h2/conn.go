@@ -44,15 +44,15 @@ type conn struct {
 	peerWin   int64 // SETTINGS_INITIAL_WINDOW_SIZE of the peer
 	maxFrame  int   // of the peer
 	peerMax   uint32
-	extended  bool      // the peer takes extended CONNECT
-	ready     []*Stream // those that have something to send and a window for it, in turn
-	recvWin   int64     // what the peer may still send
-	owed      int64     // received and not returned yet
-	queued    int64     // received data that waits in streams
-	control   int       // frames that the peer made us send, since the output was last empty
-	sentFrame int       // other frames, likewise
-	dataSent  uint64    // DATA frames, for the WINDOW_UPDATE limit
-	opened    uint64    // streams, for the PRIORITY limit
+	extended  bool        // the peer takes extended CONNECT
+	ready     []*Stream   // those that have something to send and a window for it, in turn
+	recvWin   int64       // what the peer may still send
+	owed      int64       // received and not returned yet
+	queued    int64       // received data that waits in streams
+	control   outstanding // frames that the peer made us send
+	framesOut outstanding // other frames
+	dataSent  uint64      // DATA frames, for the WINDOW_UPDATE limit
+	opened    uint64      // streams, for the PRIORITY limit
 	nextID    uint32
 	lastGone  uint32 // last-stream-id of the peer's GOAWAY
 	gotAway   bool
@@ -352,14 +352,29 @@ func (c *conn) onDrained(t *stream.Turn) {
 	a.run(t, c)
 }
 
+// outstanding counts frames that may not have left yet: those of the output, and those of what was
+// taken from it and is being sent.
+type outstanding struct {
+	takes        uint64
+	output, sent int
+}
+
+// add counts one more and returns how many there are at most.
+func (o *outstanding) add(w *wire.Conn) int {
+	if n := w.Takes(); n != o.takes {
+		if n > o.takes+1 {
+			o.output = 0
+		}
+		o.takes, o.sent, o.output = n, o.output, 0
+	}
+	o.output++
+	return o.sent + o.output
+}
+
 // controlled counts a frame that the peer made us send and tells whether there are too many. The
 // caller holds c.mu.
 func (c *conn) controlled() bool {
-	if c.control++; c.control <= int(c.opt.MaxOutboundControl) {
-		return false
-	}
-	if c.w.Pending() == 0 {
-		c.control = 1
+	if c.control.add(c.w) <= int(c.opt.MaxOutboundControl) || c.w.Pending() == 0 {
 		return false
 	}
 	c.opt.Stats.OutboundControlFlood.Inc()
@@ -368,15 +383,11 @@ func (c *conn) controlled() bool {
 
 // framed does the same for other frames. The caller holds c.mu.
 func (c *conn) framed() {
-	if c.sentFrame++; c.sentFrame <= int(c.opt.MaxOutbound) || c.closing.Load() {
-		return
-	}
-	if c.w.Pending() == 0 {
-		c.sentFrame = 1
+	if c.framesOut.add(c.w) <= int(c.opt.MaxOutbound) || c.closing.Load() || c.w.Pending() == 0 {
 		return
 	}
 	c.opt.Stats.OutboundFlood.Inc()
-	c.sentFrame = 0
+	c.framesOut = outstanding{}
 	c.local.Store(true)
 	c.w.Close()
 }

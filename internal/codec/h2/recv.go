@@ -126,6 +126,7 @@ func (s *Stream) queue(c *conn, p []byte) {
 		return
 	}
 	c.queued += int64(len(p))
+	s.window = min(s.window, slowWindow)
 	if n := len(s.inq); n > 0 {
 		if k := s.inq[n-1]; len(k.block.B)-k.n >= len(p) {
 			k.n += copy(k.block.B[k.n:], p)
@@ -138,18 +139,29 @@ func (s *Stream) queue(c *conn, p []byte) {
 	s.inq = append(s.inq, k)
 }
 
-// delivered returns window for n bytes that the stream has got, when it is half of it. The caller
-// holds c.mu.
+// slowWindow is how much the peer may send on a stream that takes less than comes: what was granted
+// before still arrives, and is not granted again.
+const slowWindow = 512 << 10
+
+// delivered returns window for n bytes that the stream has got, when half of what it may have is used.
+// A stream that keeps up is granted more each time, up to the configured window. The caller holds c.mu.
 func (s *Stream) delivered(t *stream.Turn, n int64) {
 	s.owed += n
 	c := s.c
-	if s.owed*2 < int64(c.opt.StreamWindow) || s.readEnd || s.gone {
+	if s.recvWin*2 > s.window || s.readEnd || s.gone {
 		return
 	}
-	appendWord(c.w.Begin(), frameWindowUpdate, s.id, uint32(s.owed))
+	if len(s.inq) == 0 {
+		s.window = min(2*s.window, int64(c.opt.StreamWindow))
+	}
+	give := min(s.owed, s.window-s.recvWin)
+	if give <= 0 {
+		return
+	}
+	appendWord(c.w.Begin(), frameWindowUpdate, s.id, uint32(give))
 	c.w.End(t)
-	s.recvWin += s.owed
-	s.owed = 0
+	s.recvWin += give
+	s.owed -= give
 }
 
 // giveWindow returns n bytes of the connection's window, when it is half of it. The caller holds c.mu.

@@ -26,6 +26,7 @@ type Stream struct {
 	left       int64    // of the content-length; -1: not known
 	recvWin    int64    // what the peer may still send
 	owed       int64    // delivered and not returned yet
+	window     int64    // what the peer is granted at most, now
 	interim    int      // 1xx heads read
 	headed     bool     // the final head was read
 	readEnd    bool     // END_STREAM was read
@@ -99,6 +100,7 @@ func (c *conn) begin(id uint32) *Stream {
 	s.c, s.id = c, id
 	s.left, s.outLeft = -1, -1
 	s.recvWin, s.sendWin = int64(c.opt.StreamWindow), c.peerWin
+	s.window = s.recvWin
 	if c.streams == nil {
 		c.streams = map[uint32]*Stream{}
 	}
