@@ -91,6 +91,9 @@ func (r *run) start(ctx context.Context, p proxy) error {
 	if r.normalise, err = newNormaliser(r.expander); err != nil {
 		return err
 	}
+	if err := r.stage.MakeCertificates(r.dir); err != nil {
+		return err
+	}
 	for name, content := range r.group.Files {
 		content, err := r.expander.Expand(content)
 		if err != nil {

@@ -74,6 +74,9 @@ type Case struct {
 	Upstream  [][]Step            `json:"upstream"`
 	Upstreams map[string]Upstream `json:"upstreams"`
 
+	// TLS puts the clients' bytes under TLS.
+	TLS *TLS `json:"tls"`
+
 	// Within bounds each read of the client.
 	Within Duration `json:"within"`
 	// Settle is how long the client waits for the proxy to close after the last answer.
@@ -98,9 +101,29 @@ type Step struct {
 	Raw    string   `json:"raw"`    // bytes as they are
 	Data   int      `json:"data"`   // read so many bytes
 	Read   int      `json:"read"`   // read so many final responses
+	H2     *H2      `json:"h2"`     // a request of HTTP/2, or bytes of its frames
 	Wait   Duration `json:"wait"`   // do nothing
 	Signal string   `json:"signal"` // let those go on who await this
 	Await  string   `json:"await"`
+}
+
+// H2 is what a client of HTTP/2 sends; the preface goes before the first.
+type H2 struct {
+	Stream  uint32   `json:"stream"`
+	Headers []string `json:"headers"` // name: value, in the order sent
+	Body    string   `json:"body"`
+	Open    bool     `json:"open"`  // the stream isn't ended
+	Frame   *Frame   `json:"frame"` // any frame instead
+	// Answers is how many streams' ends (answers, resets) or connection's ends are awaited after it.
+	Answers int `json:"answers"`
+}
+
+// Frame is one frame as it stands.
+type Frame struct {
+	Type   uint8  `json:"type"`
+	Flags  uint8  `json:"flags"`
+	Stream uint32 `json:"stream"`
+	Data   string `json:"data"`
 }
 
 // UnmarshalJSON takes a bare word for Do.
@@ -110,6 +133,14 @@ func (s *Step) UnmarshalJSON(data []byte) error {
 	}
 	type plain Step
 	return strictJSON(data, (*plain)(s))
+}
+
+// TLS is how clients speak it. Certificates are those that the run makes: see the play package.
+type TLS struct {
+	Certificate string   `json:"certificate"` // name, none when empty
+	SNI         string   `json:"sni"`
+	ALPN        []string `json:"alpn"`
+	Max         string   `json:"max"` // 1.2 or 1.3
 }
 
 // Admin is the name under which cases reach the admin interface.

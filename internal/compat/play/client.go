@@ -3,6 +3,7 @@ package play
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +22,10 @@ type client struct {
 	within   time.Duration
 	settle   time.Duration
 
+	tls *tls.Config // nil for plaintext
+
 	conn    net.Conn
+	h2      *http2Client
 	reader  *bufio.Reader
 	methods []string // of requests sent and not answered yet
 	tunnel  bool     // after CONNECT or an upgrade
@@ -39,6 +43,19 @@ func (c *client) run(address string, steps []corpus.Step) Client {
 		return Client{Failure: "connect: " + err.Error()}
 	}
 	defer conn.Close()
+	if c.tls != nil {
+		secure := tls.Client(conn, c.tls)
+		if err := conn.SetDeadline(time.Now().Add(c.within)); err != nil {
+			return Client{Failure: err.Error()}
+		}
+		if err := secure.HandshakeContext(c.ctx); err != nil {
+			return Client{Failure: "handshake: " + handshakeFailure(err)}
+		}
+		if p := secure.ConnectionState().NegotiatedProtocol; p != "" {
+			c.out.Data = "alpn " + p + "\n"
+		}
+		conn = secure
+	}
 	c.conn, c.reader = conn, bufio.NewReader(conn)
 	for i, s := range steps {
 		err := c.step(s)
@@ -87,6 +104,8 @@ func (c *client) step(s corpus.Step) error {
 		return c.send(corpus.Text(s.Send))
 	case s.Raw != "":
 		return c.send(s.Raw)
+	case s.H2 != nil:
+		return c.playHTTP2(s.H2)
 	case s.Read > 0:
 		return c.readResponses(s.Read)
 	case s.Data > 0:

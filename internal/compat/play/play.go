@@ -47,6 +47,7 @@ type Result struct {
 type Stage struct {
 	upstreams map[string]*upstream
 	expander  corpus.Expander
+	folder    string // with certificates
 }
 
 // NewStage listens on a port of its own for every upstream. Until Close it owns goroutines.
@@ -94,12 +95,16 @@ func (s *Stage) Play(ctx context.Context, c *corpus.Case, address string) (*Resu
 			return nil, fmt.Errorf("upstream %s: %w", name, err)
 		}
 	}
+	config, err := s.clientTLS(c.TLS)
+	if err != nil {
+		return nil, err
+	}
 	out := &Result{Clients: make([]Client, len(c.Clients)), Upstreams: map[string][]Connection{}}
 	var wg sync.WaitGroup
 	for i, steps := range c.Clients {
 		wg.Go(func() {
 			p := &client{
-				ctx: ctx, expander: s.expander, signals: sig,
+				ctx: ctx, expander: s.expander, signals: sig, tls: config,
 				within: time.Duration(c.Within), settle: time.Duration(c.Settle),
 			}
 			out.Clients[i] = p.run(address, steps)
