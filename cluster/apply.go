@@ -51,6 +51,7 @@ func (c *Cluster) updateInPlace(conf *Config, version string) {
 	c.mu.Lock()
 	c.info, c.since = version, time.Now()
 	c.mu.Unlock()
+	conf.transports = c.conf.Load().transports // the same, and in use
 	c.conf.Store(conf)
 	c.setHosts(conf.assignment)
 }

@@ -39,8 +39,13 @@ type Cluster struct {
 	info    string      // version_info of config_dump
 	stale   *time.Timer // of endpoint_stale_after
 	retired bool
+	found   bool // the first hosts are known
+	secured bool // the transports have what they need
 	ready   bool
 	onReady []func()
+
+	awaiting  bool
+	stopAwait func()
 }
 
 // finder keeps a cluster's hosts up to date until it is stopped.
@@ -65,6 +70,10 @@ func newCluster(m *Manager, conf *Config, viaAPI bool, info string) *Cluster {
 	c.update = stats.BindLazy[load.Update](c.scope)
 	c.sub = stats.BindLazy[source.Stats](c.scope)
 	c.set.Store(emptySet)
+	c.secured = conf.transports == nil
+	if conf.transports != nil {
+		conf.transports.scope.Store(c.scope)
+	}
 	return c
 }
 
@@ -124,6 +133,10 @@ func (c *Cluster) newActive() *active {
 			return c.m.opt.NewCodec(conn, &s.HTTP, h)
 		},
 		MaxStreams: s.HTTP.Protocol.MaxConcurrentStreams,
+	}
+	a.pools.Auto = s.HTTP.Auto
+	if x := conf.transports; x != nil {
+		a.pools.Transport = x.of
 	}
 	if c.m.opt.NewHTTP2 != nil {
 		a.pools.NewHTTP2 = c.m.opt.NewHTTP2(&s.HTTP, c.scope)
@@ -212,6 +225,23 @@ func (c *Cluster) countMembers(set *host.Set, changed bool) {
 // markReady ends the wait for the first hosts.
 func (c *Cluster) markReady() {
 	c.mu.Lock()
+	c.found = true
+	c.settle()
+}
+
+// secure ends the wait for the transports.
+func (c *Cluster) secure() {
+	c.mu.Lock()
+	c.secured = true
+	c.settle()
+}
+
+// settle tells who waits once nothing is waited for; the caller holds mu, and loses it.
+func (c *Cluster) settle() {
+	if !c.found || !c.secured && !c.retired {
+		c.mu.Unlock()
+		return
+	}
 	fs := c.onReady
 	c.onReady = nil
 	c.ready = true
@@ -248,6 +278,7 @@ func (c *Cluster) retire() {
 	if f != nil {
 		f.stop()
 	}
+	c.endTransports()
 	if a := c.active.Load(); a != nil && a.dst != nil {
 		a.dst.stopped()
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"crypto/sha256"
+	"log/slog"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -10,6 +11,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"sidecar/api/filter"
+	"sidecar/api/stats"
 	"sidecar/cluster/host"
 	"sidecar/internal/config"
 	"sidecar/internal/config/source"
@@ -22,10 +25,10 @@ var clusterFields = config.Fields[*clusterv3.Cluster]{
 		typed_extension_protocol_options dns_refresh_rate dns_jitter dns_failure_refresh_rate
 		respect_dns_ttl dns_lookup_family use_tcp_for_dns_lookups dns_resolvers dns_resolution_config
 		typed_dns_resolver_config cleanup_interval upstream_bind_config common_lb_config
-		transport_socket metadata upstream_connection_options round_robin_lb_config
+		transport_socket transport_socket_matches metadata upstream_connection_options round_robin_lb_config
 		least_request_lb_config original_dst_lb_config load_balancing_policy wait_for_warm_on_init`,
 	OffOnly: `protocol_selection track_timeout_budgets connection_pool_per_downstream_connection`,
-	Refused: `transport_socket_matches transport_socket_matcher stats_matcher
+	Refused: `transport_socket_matcher stats_matcher
 		per_connection_buffer_high_watermark_timeout health_checks upstream_http_protocol_options
 		ring_hash_lb_config maglev_lb_config outlier_detection lb_subset_config filters lrs_server
 		lrs_report_endpoint_metrics upstream_config track_cluster_stats preconnect_policy
@@ -51,6 +54,11 @@ type Env struct {
 	Intern *Intern
 	// NoEDS refuses EDS clusters: there is nobody to subscribe to.
 	NoEDS bool
+	// Transports makes transport sockets, by the full name of the configuration message.
+	Transports map[string]*filter.TransportEntry
+	// Scope and Log are those of the process, for transport sockets.
+	Scope *stats.Scope
+	Log   *slog.Logger
 	// Bind is cluster_manager.upstream_bind_config, for clusters without one of their own.
 	Bind *Bind
 }
@@ -115,6 +123,7 @@ func (c *compiler) serialize() {
 func (c *compiler) settingsKey() source.Digest {
 	return c.digestWithout(func(m *clusterv3.Cluster) {
 		m.Name, m.AltStatName, m.LoadAssignment, m.EdsClusterConfig, m.Metadata = "", "", nil, nil, nil
+		m.TransportSocket, m.TransportSocketMatches = nil, nil // each cluster has its own
 	})
 }
 
@@ -148,7 +157,7 @@ func (c *compiler) connections() {
 	}
 	s.BufferLimit = config.Value(msg.GetPerConnectionBufferLimitBytes(), 1<<20)
 	s.skipWarmOnInit = !config.Value(msg.GetWaitForWarmOnInit(), true)
-	c.transport(config.Field("transport_socket"), msg.GetTransportSocket())
+	c.transports()
 	if c.env.Bind != nil && msg.GetUpstreamBindConfig() == nil {
 		s.dial.Freebind, s.dial.Sources = c.env.Bind.freebind, c.env.Bind.sources
 	}

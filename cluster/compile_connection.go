@@ -7,15 +7,13 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 
 	"sidecar/cluster/load"
 	"sidecar/internal/config"
 )
 
 var (
-	transportFields = config.Fields[*corev3.TransportSocket]{Used: "name typed_config"}
-	bindFields      = config.Fields[*corev3.BindConfig]{
+	bindFields = config.Fields[*corev3.BindConfig]{
 		Used:    "source_address freebind additional_source_addresses extra_source_addresses",
 		Refused: "socket_options local_address_selector",
 		OffOnly: "validate_network_namespaces",
@@ -40,24 +38,6 @@ var (
 		Used: "budget_percent min_retry_concurrency", Refused: "budget_interval",
 	}
 )
-
-// transport accepts what leaves the bytes as they are.
-func (c *compiler) transport(p *config.Path, ts *corev3.TransportSocket) {
-	if ts == nil {
-		return
-	}
-	transportFields.Check(p, ts, c.errs)
-	if ts.GetTypedConfig() == nil {
-		if ts.GetName() != "envoy.transport_sockets.raw_buffer" && ts.GetName() != "raw_buffer" {
-			c.errs.Addf(p.Field("name"), "transport socket %q is not supported", ts.GetName())
-		}
-		return
-	}
-	rawBuffer := (&rawbufferv3.RawBuffer{}).ProtoReflect().Descriptor().FullName()
-	if name := config.TypeName(ts.GetTypedConfig()); name != rawBuffer {
-		c.errs.Addf(p.Field("typed_config"), "transport socket %s is not supported", name)
-	}
-}
 
 // Bind is a compiled BindConfig.
 type Bind struct {

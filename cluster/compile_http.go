@@ -16,12 +16,16 @@ const httpOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 var (
 	httpOptionsFields = config.Fields[*httpv3.HttpProtocolOptions]{
-		Used: "common_http_protocol_options explicit_http_config use_downstream_protocol_config",
-		Refused: `upstream_http_protocol_options auto_config http_filters header_validation_config
+		Used: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config",
+		Refused: `upstream_http_protocol_options http_filters header_validation_config
 			outlier_detection request_mirror_policies hash_policy retry_policy`,
 	}
 	explicitFields = config.Fields[*httpv3.HttpProtocolOptions_ExplicitHttpConfig]{
 		Used: "http_protocol_options http2_protocol_options", Refused: "http3_protocol_options",
+	}
+	autoFields = config.Fields[*httpv3.HttpProtocolOptions_AutoHttpConfig]{
+		Used:    "http_protocol_options http2_protocol_options",
+		Refused: "http3_protocol_options alternate_protocols_cache_options",
 	}
 	downstreamFields = config.Fields[*httpv3.HttpProtocolOptions_UseDownstreamHttpConfig]{
 		Used: "http_protocol_options http2_protocol_options", Refused: "http3_protocol_options",
@@ -103,6 +107,16 @@ func (c *compiler) httpOptions(p *config.Path, m *httpv3.HttpProtocolOptions) {
 		explicitFields.Check(at, e, c.errs)
 		c.http1(at.Field("http_protocol_options"), e.GetHttpProtocolOptions())
 		c.http2(at.Field("http2_protocol_options"), e.GetHttp2ProtocolOptions())
+	}
+	if a := m.GetAutoConfig(); a != nil {
+		at := p.Field("auto_config")
+		autoFields.Check(at, a, c.errs)
+		c.http1(at.Field("http_protocol_options"), a.GetHttpProtocolOptions())
+		c.http2(at.Field("http2_protocol_options"), a.GetHttp2ProtocolOptions())
+		c.set.HTTP.Auto, c.set.HTTP.HTTP2 = true, false
+		if c.conf.transports == nil {
+			c.errs.Add(at, "needs a transport_socket that negotiates the protocol (ALPN)")
+		}
 	}
 	if d := m.GetUseDownstreamProtocolConfig(); d != nil {
 		at := p.Field("use_downstream_protocol_config")

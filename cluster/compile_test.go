@@ -32,7 +32,7 @@ func TestCompileErrors(t *testing.T) {
 		{"HTTP/3", name + http("explicit_http_config: {http3_protocol_options: {}}"), []string{
 			options + "explicit_http_config.http3_protocol_options: is not supported",
 		}},
-		{"auto", name + http("auto_config: {}"), []string{options + "auto_config: is not supported"}},
+		{"auto", name + http("auto_config: {}"), []string{options + "auto_config: needs a transport_socket that negotiates the protocol (ALPN)"}},
 		{"old fields beside the extension", name + http("explicit_http_config: {http_protocol_options: {}}") + "http_protocol_options: {}", []string{
 			"http_protocol_options: must not be set beside typed_extension_protocol_options",
 		}},

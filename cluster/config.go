@@ -35,6 +35,7 @@ type Config struct {
 	// Metadata is the cluster's filter_metadata.
 	Metadata host.Metadata
 
+	transports *transports // nil: plaintext
 	eds        *edsConfig
 	dns        *dnsConfig
 	assignment assignment
@@ -84,14 +85,15 @@ type HTTPOptions struct {
 	// MaxStreamDuration of a request; 0 is none.
 	MaxStreamDuration time.Duration
 	// HTTP2 says that the hosts speak HTTP/2; Downstream that they speak whatever the request came with.
-	HTTP2, Downstream bool
+	// Auto goes by what a connection negotiates (ALPN).
+	HTTP2, Downstream, Auto bool
 	// Protocol are the options of HTTP/2's connections.
 	Protocol protocol.HTTP2
 }
 
 // multiplexed tells whether a request is sent over a connection that carries many of them.
 func (o *HTTPOptions) multiplexed(downstream stream.Protocol) bool {
-	return o.HTTP2 || o.Downstream && downstream >= stream.HTTP2
+	return o.HTTP2 || o.Auto || o.Downstream && downstream >= stream.HTTP2
 }
 
 type edsConfig struct {

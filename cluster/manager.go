@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"sidecar/api/filter"
 	"sidecar/api/stats"
 	"sidecar/cluster/discover"
 	"sidecar/cluster/pool"
@@ -31,8 +32,9 @@ type Options struct {
 	NextConnID func() uint64
 	// Random must be safe for concurrent use; nil is the runtime's generator.
 	Random func() uint64
-	// Bind is for Env, see there.
-	Bind *Bind
+	// Bind and Transports are for Env, see there.
+	Bind       *Bind
+	Transports map[string]*filter.TransportEntry
 	// Subscriber fetches endpoints; nil refuses EDS clusters.
 	Subscriber source.Subscriber
 	// NewResolver makes DNS resolvers; nil is the one of package discover.
@@ -124,7 +126,10 @@ func (m *Manager) Each(f func(*Cluster)) {
 
 // Env returns what Compile should be given, so that equal settings are shared.
 func (m *Manager) Env() Env {
-	return Env{Intern: &m.intern, NoEDS: m.opt.Subscriber == nil, Bind: m.opt.Bind}
+	return Env{
+		Intern: &m.intern, NoEDS: m.opt.Subscriber == nil, Bind: m.opt.Bind,
+		Transports: m.opt.Transports, Scope: m.root, Log: m.opt.Log,
+	}
 }
 
 // Apply brings a cluster to a new version. viaAPI tells clusters of CDS from those of the bootstrap;
@@ -172,6 +177,7 @@ func (m *Manager) Apply(conf *Config, viaAPI bool, version string) bool {
 		superseded.markReady()
 	}
 	c.whenReady(func() { m.onReady(c, waitFor) })
+	c.startTransports()
 	m.start(c)
 	return true
 }

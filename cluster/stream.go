@@ -146,11 +146,12 @@ func (a *Attempt) Describe(u *stream.UpstreamInfo) {
 		}
 	}
 	if c := a.lease.Conn(); c != nil {
-		u.Protocol = c.Protocol()
+		u.Protocol, u.TLS = c.Protocol(), c.TLS()
 		u.Local, u.Remote, u.ConnID, u.NumStreams = c.Local(), c.Remote(), c.ID(), c.Streams()
 	}
 	if c := a.tcp; c != nil {
 		u.Local, u.Remote, u.ConnID, u.NumStreams = c.Local(), c.Remote(), c.ID(), 1
+		u.TLS = c.TLS()
 	}
 }
 

@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"context"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +19,8 @@ type Conn struct {
 	id      uint64
 	local   stream.Addr
 	remote  stream.Addr
+	session *stream.TLSInfo // nil: plaintext
+	one     bool            // in a pool of others, a connection that carries one stream at a time
 	since   time.Time
 	drained uint32 // of the pool, when the connection was made
 
@@ -45,11 +46,14 @@ func (c *Conn) Streams() uint64 { return c.streams.Load() }
 
 // Protocol returns the version that the connection speaks.
 func (c *Conn) Protocol() stream.Protocol {
-	if c.pool.mux {
+	if c.pool.mux && !c.one {
 		return stream.HTTP2
 	}
 	return stream.HTTP11
 }
+
+// TLS returns the session, nil on plaintext.
+func (c *Conn) TLS() *stream.TLSInfo { return c.session }
 
 // Local and Remote return the addresses of the socket.
 func (c *Conn) Local() stream.Addr { return c.local }
@@ -101,6 +105,10 @@ func (c *Conn) close(t *stream.Turn) {
 
 // OnIdle implements Handler.
 func (c *Conn) OnIdle(t *stream.Turn) {
+	if c.one {
+		c.OnStreamEnd(t)
+		return
+	}
 	c.end()
 	c.pool.release(t, c)
 }
@@ -117,8 +125,11 @@ func (c *Conn) OnGone(t *stream.Turn, g Gone) {
 	if timer != nil {
 		timer.Stop()
 	}
-	if !p.mux { // else each stream tells its own end
+	switch {
+	case !p.mux:
 		c.end()
+	case c.one: // else each stream tells its own end
+		c.OnStreamEnd(t)
 	}
 	p.countDestroy(local, g.Active)
 	if g.CloseNotify {
@@ -167,10 +178,11 @@ func (p *Pool) countDestroy(local, active bool) {
 // startDial dials on a goroutine of its own, which reads the connection afterwards.
 func (p *Pool) startDial() {
 	p.countNew()
-	if p.mux {
-		p.conf.Traffic.CxHTTP2Total.Inc()
-	} else {
+	switch {
+	case !p.mux:
 		p.conf.Traffic.CxHTTP1Total.Inc()
+	case !p.conf.Auto: // else it is counted when it is known
+		p.conf.Traffic.CxHTTP2Total.Inc()
 	}
 	task.Go("upstream connection", p.dialHTTP, nil)
 }
@@ -186,14 +198,14 @@ func (p *Pool) countNew() {
 
 func (p *Pool) dialHTTP() {
 	start := time.Now()
-	conn, err := p.open(p.conf.Ctx)
+	conn, session, err := p.open(p.conf.Ctx)
 	if err != nil {
 		p.countFailed(err, start)
 		p.dialFailed(err)
 		return
 	}
 	p.conf.Traffic.CxConnectMs.Record(uint64(time.Since(start).Milliseconds()))
-	c := p.adopt(conn, start)
+	c := p.adopt(conn, session, start)
 	if c == nil {
 		conn.Close()
 		p.countDestroy(true, false)
@@ -207,34 +219,22 @@ func (p *Pool) dialHTTP() {
 	c.codec.Serve()
 }
 
-// open makes a socket ready for a codec or a TCP proxy; ctx ends the dial.
-func (p *Pool) open(ctx context.Context) (*wire.Conn, *dial.Error) {
-	nc, err := p.conf.Dial.Dial(ctx, p.host)
-	if err != nil {
-		return nil, err
-	}
-	conn, werr := wire.New(nc, wire.Options{
-		Rx: &p.conf.Traffic.CxRxBytes, Tx: &p.conf.Traffic.CxTxBytes, High: p.conf.HighWatermark,
-	})
-	if werr != nil {
-		_ = nc.Close()
-		return nil, &dial.Error{Reason: stream.ReasonLocalConnectionFailure, Err: werr}
-	}
-	return conn, nil
-}
-
 // adopt makes a pool connection of a socket; nil when the pool was closed meanwhile.
-func (p *Pool) adopt(conn *wire.Conn, since time.Time) *Conn {
+func (p *Pool) adopt(conn *wire.Conn, session *stream.TLSInfo, since time.Time) *Conn {
 	c := &Conn{
-		pool: p, id: p.conf.NextID(), since: since,
+		pool: p, id: p.conf.NextID(), since: since, session: session,
 		local:  socketAddr(conn.Net().LocalAddr()),
 		remote: socketAddr(conn.Net().RemoteAddr()),
 	}
 	c.stripe = &p.stripes[c.id%uint64(len(p.stripes))]
-	if p.mux {
+	c.one = p.conf.Auto && (session == nil || session.ALPN != alpnHTTP2)
+	if p.mux && !c.one {
 		c.codec = p.conf.NewHTTP2(conn, c)
 	} else {
 		c.codec = p.conf.NewCodec(conn, c)
+	}
+	if p.mux && p.conf.Auto {
+		c.countVersion()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -249,6 +249,9 @@ func (p *Pool) adopt(conn *wire.Conn, since time.Time) *Conn {
 	p.all[c] = struct{}{}
 	if p.mux {
 		c.m.limit, c.m.idleSince = p.streamLimit(assumedStreams), since
+		if c.one {
+			c.m.limit, p.lastLimit = 1, 1
+		}
 		p.shared = append(p.shared, c)
 		p.armIdle(p.conf.IdleTimeout)
 	}
@@ -294,5 +297,14 @@ func (p *Pool) countFailed(e *dial.Error, since time.Time) {
 	}
 	if e.Reason == stream.ReasonConnectionTimeout {
 		tr.CxConnectTimeout.Inc()
+	}
+}
+
+// countVersion counts a connection whose version was negotiated.
+func (c *Conn) countVersion() {
+	if c.one {
+		c.pool.conf.Traffic.CxHTTP1Total.Inc()
+	} else {
+		c.pool.conf.Traffic.CxHTTP2Total.Inc()
 	}
 }

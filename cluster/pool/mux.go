@@ -68,6 +68,7 @@ func (l *Lease) attachMux(t *stream.Turn, c *Conn, target stream.Target) (stream
 	c.count()
 	enc := c.codec.NewStream(t, target)
 	if enc == nil {
+		c.active.Store(false)
 		c.streams.Add(^uint64(0))
 		c.uncount()
 		p.refusedMux(t, c)
@@ -81,6 +82,7 @@ func (l *Lease) attachMux(t *stream.Turn, c *Conn, target stream.Target) (stream
 
 // count counts a stream that begins, uncount its end.
 func (c *Conn) count() {
+	c.active.Store(true)
 	c.streams.Add(1)
 	c.pool.conf.Traffic.RqActive.Inc()
 	c.pool.counters.RqActive.Inc()
@@ -233,6 +235,9 @@ func (p *Pool) streamLimit(n uint32) uint32 {
 
 // OnStreamEnd implements Handler.
 func (c *Conn) OnStreamEnd(t *stream.Turn) {
+	if c.one && !c.active.CompareAndSwap(true, false) {
+		return // an end that was told, or of a connection without a stream
+	}
 	c.uncount()
 	c.pool.giveMux(t, c, false)
 }

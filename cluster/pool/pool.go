@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sidecar/api/filter"
 	"sidecar/api/stream"
 	"sidecar/cluster/dial"
 	"sidecar/cluster/host"
@@ -63,6 +64,10 @@ type Config struct {
 	NewCodec func(conn *wire.Conn, h Handler) Codec
 	// NewHTTP2 makes the codec of a connection that carries many streams; for NewMux.
 	NewHTTP2 func(conn *wire.Conn, h Handler) Codec
+	// Transport returns the transport socket of a host; a nil func or result is plaintext.
+	Transport func(h *host.Host) filter.UpstreamTransport
+	// Auto has NewMux's connections speak what they negotiate, HTTP/1.1 unless that is HTTP/2.
+	Auto bool
 	// MaxStreams of such a connection at a time; 0 leaves it to the peer.
 	MaxStreams uint32
 	// NextID numbers connections.

@@ -14,12 +14,13 @@ import (
 type TCP struct {
 	*wire.Conn
 	// Set before it is handed over, never changed.
-	pool   *Pool
-	id     uint64
-	local  stream.Addr
-	remote stream.Addr
-	since  time.Time
-	closed atomic.Bool
+	pool    *Pool
+	id      uint64
+	local   stream.Addr
+	remote  stream.Addr
+	since   time.Time
+	session *stream.TLSInfo // nil: plaintext
+	closed  atomic.Bool
 }
 
 // ID returns the connection's number.
@@ -30,6 +31,9 @@ func (c *TCP) Local() stream.Addr { return c.local }
 
 // Remote returns the peer's address.
 func (c *TCP) Remote() stream.Addr { return c.remote }
+
+// TLS returns the session, nil on plaintext.
+func (c *TCP) TLS() *stream.TLSInfo { return c.session }
 
 // Close closes the socket, if it isn't closed yet, and ends the accounting of the connection; local
 // says that the peer did not close first. Calls after the first do nothing.
@@ -91,7 +95,7 @@ func (l *Lease) OpenTCP() *TCP {
 func (p *Pool) dialTCP(ctx context.Context, w *waiter) {
 	defer w.cancel()
 	start := time.Now()
-	conn, err := p.open(ctx)
+	conn, session, err := p.open(ctx)
 	if err != nil {
 		p.countFailed(err, start)
 		p.failTCP(w, connectFailed(err))
@@ -100,7 +104,7 @@ func (p *Pool) dialTCP(ctx context.Context, w *waiter) {
 	tr := p.conf.Traffic
 	tr.CxConnectMs.Record(uint64(time.Since(start).Milliseconds()))
 	c := &TCP{
-		Conn: conn, pool: p, id: p.conf.NextID(), since: start,
+		Conn: conn, pool: p, id: p.conf.NextID(), since: start, session: session,
 		local:  socketAddr(conn.Net().LocalAddr()),
 		remote: socketAddr(conn.Net().RemoteAddr()),
 	}

@@ -156,7 +156,7 @@ func (s *Server) assemble(errs *config.Errors) error {
 	s.clusters = cluster.NewManager(cluster.Options{
 		Ctx: context.Background(), Scope: s.scope, Log: s.opts.Logs.Component("upstream"),
 		Concurrency: s.opts.Concurrency, NewCodec: newClientCodec, NewHTTP2: newHTTP2Client, Random: rand.Uint64, Subscriber: s.xds,
-		Bind: bind,
+		Bind: bind, Transports: s.transports(),
 	})
 	s.wasm, err = wasmhost.NewHost(wasmhost.Options{
 		Log: s.opts.Logs.Component("wasm"), Stats: s.store, Calls: caller{s}, Concurrency: s.opts.Concurrency,

@@ -1,0 +1,70 @@
+package pool
+
+import (
+	"context"
+	"time"
+
+	"sidecar/api/filter"
+	"sidecar/api/stream"
+	"sidecar/cluster/dial"
+	"sidecar/internal/wire"
+)
+
+// The application protocols of HTTP (ALPN).
+const (
+	alpnHTTP1 = "http/1.1"
+	alpnHTTP2 = "h2"
+)
+
+// open makes a socket ready for a codec or a TCP proxy, with its transport if it has one; ctx ends
+// the attempt, and so does the connect timeout, which bounds both parts of it.
+func (p *Pool) open(ctx context.Context) (*wire.Conn, *stream.TLSInfo, *dial.Error) {
+	start := time.Now()
+	nc, err := p.conf.Dial.Dial(ctx, p.host)
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, werr := wire.New(nc, wire.Options{
+		Rx: &p.conf.Traffic.CxRxBytes, Tx: &p.conf.Traffic.CxTxBytes, High: p.conf.HighWatermark,
+	})
+	if werr != nil {
+		_ = nc.Close()
+		return nil, nil, &dial.Error{Reason: stream.ReasonLocalConnectionFailure, Err: werr}
+	}
+	if p.conf.Transport == nil {
+		return conn, nil, nil
+	}
+	to := p.conf.Transport(p.host)
+	if to == nil {
+		return conn, nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.conf.Dial.Timeout-time.Since(start))
+	defer cancel()
+	session, terr := to.Connect(ctx, conn, p.connectOptions())
+	if terr != nil {
+		conn.Close()
+		return nil, nil, transportFailed(terr)
+	}
+	return conn, session, nil
+}
+
+func (p *Pool) connectOptions() *filter.ConnectOptions {
+	o := &filter.ConnectOptions{HostName: p.host.Hostname()}
+	switch {
+	case !p.mux:
+	case p.conf.Auto:
+		o.FallbackALPN = []string{alpnHTTP2, alpnHTTP1}
+	default:
+		o.FallbackALPN = []string{alpnHTTP2}
+	}
+	return o
+}
+
+// transportFailed is a failure of the transport as that of the connection which it is, in Envoy.
+func transportFailed(e *filter.TransportError) *dial.Error {
+	out := &dial.Error{Reason: stream.ReasonRemoteConnectionFailure, Transport: e.Transport, Err: e}
+	if e.Timeout {
+		out.Reason, out.Transport = stream.ReasonConnectionTimeout, ""
+	}
+	return out
+}
