@@ -1,4 +1,4 @@
-# `make help` lists what there is. Everything that CI does is `make check`.
+# `make help` lists what there is. CI does `make check`.
 
 # Tools are pinned here and never in go.mod.
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -111,8 +111,12 @@ image: ## build the container image
 	done; echo "make image: neither docker nor podman is installed and running" >&2; exit 1
 
 .PHONY: check
-check: ## what CI checks: format, build, tests, generated code, linters, races, a moment of fuzzing
+check: ## what CI checks: format, build, tests, the list of fields, vet
 	@.ci/check $(CACHE)
+
+.PHONY: check-all
+check-all: ## check, and what takes longer: gRPC interop, generated code, linters, races, a moment of fuzzing
+	@.ci/check $(CACHE) all
 
 # Generated code must be what the .proto files make, and the list of fields what the tables say.
 .PHONY: gen-check

@@ -12,4 +12,7 @@
 //
 // DIVERGES(tls): crypto/tls puts cipher suites and key exchange groups in an order of its own, so
 // lists say which are allowed and no more.
+//
+// Single importer: the composition root hands its transport sockets to listeners and clusters, which
+// name none.
 package tlsctx

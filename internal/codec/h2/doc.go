@@ -35,4 +35,7 @@
 // A stream is in the table from its head until both directions have ended on the wire, or it was
 // reset. It goes back to the pool when it is out of the table, its user has released it, and nobody
 // delivers to it. Who comes from outside finds it by its number in the table, under the lock.
+//
+// Single importer: the composition root hands it to the connection manager and to the pools, which
+// name no codec.
 package h2
