@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
@@ -242,5 +243,47 @@ func TestGRPC_LocalReply(t *testing.T) {
 		if got := p.stat("cluster.c.grpc.s.A.m." + name); got != want {
 			t.Errorf("%s: %d, want %d", name, got, want)
 		}
+	}
+}
+
+// TestHTTP2_ClientGone: a client that leaves in the middle of an answer ends the request upstream, and
+// the log says so.
+func TestHTTP2_ClientGone(t *testing.T) {
+	t.Parallel()
+	begun, ended := make(chan struct{}), make(chan struct{})
+	addr := h2cServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		close(begun)
+		<-r.Context().Done()
+		close(ended)
+	}))
+	p := live(t, versions(addr, true, ""))
+	conns := make(chan net.Conn, 1)
+	tr := &http2.Transport{
+		AllowHTTP: true,
+		DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
+			nc, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			if err == nil {
+				conns <- nc
+			}
+			return nc, err
+		},
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.listener("l")+"/", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := tr.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	<-begun
+	_ = (<-conns).Close()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the upstream was not told")
 	}
 }

@@ -264,7 +264,7 @@ func (c *conn) tellAll(t *stream.Turn, f *stream.Fault) {
 	}
 	c.ended = true
 	for _, s := range c.streams {
-		if !s.released && !s.told && !(s.readEnd && len(s.inq) == 0) {
+		if !s.released && !s.told && !s.complete() {
 			s.told = true
 			a.notify = append(a.notify, note{s.target, stream.Event{Kind: stream.EventReset, Fault: f}})
 		}
@@ -275,6 +275,15 @@ func (c *conn) tellAll(t *stream.Turn, f *stream.Fault) {
 	a.shut = false
 	c.mu.Unlock()
 	a.run(t, c)
+}
+
+// complete tells that the end of the connection changes nothing for the stream's user: the response was
+// read, or sent, to its end. The caller holds c.mu.
+func (s *Stream) complete() bool {
+	if s.c.server != nil {
+		return s.whole
+	}
+	return s.readEnd && len(s.inq) == 0
 }
 
 // run does what was noted. No lock is held.
