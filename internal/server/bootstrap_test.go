@@ -131,7 +131,7 @@ layered_runtime: {layers: [{name: static_layer_0, static_layer: {envoy: {resourc
 		{"front proxy with TLS", "static_resources:\n" + httpListener("", "") + service + `    transport_socket:
       name: envoy.transport_sockets.tls
       typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: www.example.com}
-`, []string{"static_resources.clusters[0].transport_socket"}},
+`, nil},
 		{
 			"edge", `overload_manager:
   refresh_interval: 0.25s
