@@ -19,9 +19,9 @@ var (
 		},
 	}
 	upstreamFields = config.Fields[*tlsv3.UpstreamTlsContext]{
-		Used: `common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys
-			enforce_rsa_key_usage`,
+		Used: `common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys`,
 		OffOnly: "allow_renegotiation",
+		Refused: "enforce_rsa_key_usage",
 	}
 	commonFields = config.Fields[*tlsv3.CommonTlsContext]{
 		Used: `tls_params tls_certificates tls_certificate_sds_secret_configs validation_context

@@ -65,11 +65,10 @@ stream_error_on_invalid_http_messaging: true}`,
 			func(*protocol.HTTP2) {},
 		},
 		{
-			"keepalive", `connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 0},
-connection_idle_interval: 0.5s}`,
+			"keepalive", `connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 0}}`,
 			func(o *protocol.HTTP2) {
 				o.Keepalive = protocol.Keepalive{
-					Interval: 30 * time.Second, Timeout: 5 * time.Second, Idle: 500 * time.Millisecond,
+					Interval: 30 * time.Second, Timeout: 5 * time.Second,
 				}
 			},
 		},

@@ -35,8 +35,6 @@ type HTTP2 struct {
 // Keepalive are the PINGs of a connection (KeepaliveSettings).
 type Keepalive struct {
 	Interval, Timeout time.Duration // 0: none
-	// Idle, if not 0, sends a PING before the first stream of a connection that was idle for so long.
-	Idle time.Duration
 	// Jitter is a percentage of Interval.
 	Jitter float64
 }
