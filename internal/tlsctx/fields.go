@@ -19,7 +19,7 @@ var (
 		},
 	}
 	upstreamFields = config.Fields[*tlsv3.UpstreamTlsContext]{
-		Used: `common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys`,
+		Used:    `common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys`,
 		OffOnly: "allow_renegotiation",
 		Refused: "enforce_rsa_key_usage",
 	}
