@@ -11,8 +11,10 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -95,7 +97,8 @@ func collect(root string) ([]message, error) {
 		return nil, err
 	}
 	var out []message
-	for dir, files := range dirs {
+	for _, dir := range slices.Sorted(maps.Keys(dirs)) {
+		files := dirs[dir]
 		texts := constants(files)
 		for _, f := range files {
 			found, err := tables(f, texts)
@@ -105,8 +108,10 @@ func collect(root string) ([]message, error) {
 			out = append(out, found...)
 		}
 	}
-	slices.SortFunc(out, func(a, b message) int { return strings.Compare(a.name, b.name) })
-	return slices.CompactFunc(out, func(a, b message) bool { return a.name == b.name }), nil
+	// Stable, so that of a message that several packages take in their own ways the page is the same
+	// each time: it shows each of those.
+	slices.SortStableFunc(out, func(a, b message) int { return strings.Compare(a.name, b.name) })
+	return slices.CompactFunc(out, func(a, b message) bool { return reflect.DeepEqual(a, b) }), nil
 }
 
 // constants are the texts that a package gives names to: reasons that several fields share.

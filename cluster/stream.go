@@ -23,6 +23,8 @@ type Context struct {
 	Local stream.Addr
 	// Protocol of the downstream request, for clusters that go by it (use_downstream_protocol_config).
 	Protocol stream.Protocol
+	// SpeaksHTTP2 says what a caller of Connect will send, to be told where the protocol is negotiated.
+	SpeaksHTTP2 bool
 	// Headers of the request, for ORIGINAL_DST with use_http_header; may be nil.
 	Headers *header.Map
 }
@@ -65,7 +67,7 @@ func (c *Cluster) Connect(ctx *Context, target stream.Target, a *Attempt) *strea
 	if f != nil {
 		return f
 	}
-	return a.lease.Connect(p, target, ctx.Seq)
+	return a.lease.Connect(p, target, ctx.Seq, ctx.SpeaksHTTP2)
 }
 
 func (c *Cluster) prepare(ctx *Context, a *Attempt, mux bool) (*pool.Pool, *stream.Fault) {

@@ -198,7 +198,7 @@ func (p *Pool) countNew() {
 
 func (p *Pool) dialHTTP() {
 	start := time.Now()
-	conn, session, err := p.open(p.conf.Ctx)
+	conn, session, err := p.open(p.conf.Ctx, p.alpn())
 	if err != nil {
 		p.countFailed(err, start)
 		p.dialFailed(err)

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"sidecar/api/filter"
@@ -17,8 +18,9 @@ const (
 )
 
 // open makes a socket ready for a codec or a TCP proxy, with its transport if it has one; ctx ends
-// the attempt, and so does the connect timeout, which bounds both parts of it.
-func (p *Pool) open(ctx context.Context) (*wire.Conn, *stream.TLSInfo, *dial.Error) {
+// the attempt, and so does the connect timeout, which bounds both parts of it. alpn is offered where the
+// configuration of the transport offers nothing.
+func (p *Pool) open(ctx context.Context, alpn []string) (*wire.Conn, *stream.TLSInfo, *dial.Error) {
 	start := time.Now()
 	nc, err := p.conf.Dial.Dial(ctx, p.host)
 	if err != nil {
@@ -40,7 +42,9 @@ func (p *Pool) open(ctx context.Context) (*wire.Conn, *stream.TLSInfo, *dial.Err
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.conf.Dial.Timeout-time.Since(start))
 	defer cancel()
-	session, terr := to.Connect(ctx, conn, p.connectOptions())
+	session, terr := to.Connect(ctx, conn, &filter.ConnectOptions{
+		HostName: p.host.Hostname(), FallbackALPN: alpn,
+	})
 	if terr != nil {
 		conn.Close()
 		return nil, nil, transportFailed(terr)
@@ -48,22 +52,24 @@ func (p *Pool) open(ctx context.Context) (*wire.Conn, *stream.TLSInfo, *dial.Err
 	return conn, session, nil
 }
 
-func (p *Pool) connectOptions() *filter.ConnectOptions {
-	o := &filter.ConnectOptions{HostName: p.host.Hostname()}
+// alpn is what the pool's HTTP connections offer, as Envoy's do.
+func (p *Pool) alpn() []string {
 	switch {
 	case !p.mux:
+		return []string{alpnHTTP1}
 	case p.conf.Auto:
-		o.FallbackALPN = []string{alpnHTTP2, alpnHTTP1}
-	default:
-		o.FallbackALPN = []string{alpnHTTP2}
+		return []string{alpnHTTP2, alpnHTTP1}
 	}
-	return o
+	return []string{alpnHTTP2}
 }
 
 // transportFailed is a failure of the transport as that of the connection which it is, in Envoy.
 func transportFailed(e *filter.TransportError) *dial.Error {
 	out := &dial.Error{Reason: stream.ReasonRemoteConnectionFailure, Transport: e.Transport, Err: e}
-	if e.Timeout {
+	switch {
+	case errors.Is(e.Err, context.Canceled): // nobody waits for it any more
+		out.Reason, out.Transport = stream.ReasonLocalConnectionFailure, ""
+	case e.Timeout:
 		out.Reason, out.Transport = stream.ReasonConnectionTimeout, ""
 	}
 	return out

@@ -128,6 +128,7 @@ func New(conf *Config, h *host.Host, priority load.Priority) *Pool {
 type waiter struct {
 	target stream.Target
 	seq    uint32
+	alpn   []string           // of a raw connection
 	cancel context.CancelFunc // ends the dial of a TCP connection; nil for HTTP
 
 	// Guarded by Pool.mu.

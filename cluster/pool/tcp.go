@@ -54,8 +54,9 @@ func (c *TCP) Close(local bool) {
 }
 
 // Connect opens a raw connection for the stream of target: EventReady (then call OpenTCP) or
-// EventFailed is posted to it with seq, unless a fault is returned.
-func (l *Lease) Connect(p *Pool, target stream.Target, seq uint32) *stream.Fault {
+// EventFailed is posted to it with seq, unless a fault is returned. http2 says that the caller will speak
+// that, which a transport that negotiates is told.
+func (l *Lease) Connect(p *Pool, target stream.Target, seq uint32, http2 bool) *stream.Fault {
 	*l = Lease{pool: p}
 	tr, br := p.conf.Traffic, p.conf.Breakers
 	if !br.MayConnect(p.priority) {
@@ -72,6 +73,9 @@ func (l *Lease) Connect(p *Pool, target stream.Target, seq uint32) *stream.Fault
 	p.counters.RqPendingActive.Inc()
 	ctx, cancel := context.WithCancel(p.conf.Ctx)
 	w := &waiter{target: target, seq: seq, cancel: cancel}
+	if http2 {
+		w.alpn = []string{alpnHTTP2}
+	}
 	l.wait = w
 	p.countNew()
 	task.Go("upstream connection", func() { p.dialTCP(ctx, w) }, nil)
@@ -95,7 +99,7 @@ func (l *Lease) OpenTCP() *TCP {
 func (p *Pool) dialTCP(ctx context.Context, w *waiter) {
 	defer w.cancel()
 	start := time.Now()
-	conn, session, err := p.open(ctx)
+	conn, session, err := p.open(ctx, w.alpn)
 	if err != nil {
 		p.countFailed(err, start)
 		p.failTCP(w, connectFailed(err))

@@ -14,7 +14,7 @@ func (u *user) connect() (f *stream.Fault) {
 	u.tcp = true
 	u.in(func(*stream.Turn) {
 		u.seq++
-		f = u.lease.Connect(u.r.pool, u.target(), u.seq)
+		f = u.lease.Connect(u.r.pool, u.target(), u.seq, false)
 	})
 	return f
 }

@@ -27,7 +27,7 @@ func (d clusterDialer) DialCluster(ctx context.Context, name string) (net.Conn, 
 	var fault *stream.Fault
 	target := stream.Target{M: &w.mon, To: w}
 	stream.Do(func(*stream.Turn) {
-		fault = c.Connect(&cluster.Context{}, target, &w.attempt)
+		fault = c.Connect(&cluster.Context{SpeaksHTTP2: true}, target, &w.attempt)
 	})
 	if fault != nil {
 		return nil, fault
