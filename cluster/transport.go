@@ -9,6 +9,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
+	"google.golang.org/protobuf/proto"
 
 	"sidecar/api/filter"
 	"sidecar/api/stats"
@@ -124,14 +125,8 @@ func (c *compiler) transport(x *transports, p *config.Path, ts *corev3.Transport
 		c.errs.Addf(p, "transport socket %s is not supported", name)
 		return nil
 	}
-	opened, err := config.Open(ts.GetTypedConfig())
-	if err != nil {
-		c.errs.Wrap(p, err)
-		return nil
-	}
-	before := c.errs.Len()
-	config.Validate(p, opened, c.errs)
-	if c.errs.Len() > before {
+	opened, ok := config.OpenAs[proto.Message](p, ts.GetTypedConfig(), c.errs)
+	if !ok {
 		return nil
 	}
 	made, err := e.Compile(opened, filter.TransportContext{

@@ -259,14 +259,8 @@ func compileFilter(p *config.Path, lf *listenerv3.ListenerFilter, env *Env, errs
 		errs.Addf(p, "listener filter %q (%s) is not supported", lf.GetName(), name)
 		return nil
 	}
-	opened, err := config.Open(lf.GetTypedConfig())
-	if err != nil {
-		errs.Wrap(p, err)
-		return nil
-	}
-	before := errs.Len()
-	config.Validate(p, opened, errs)
-	if errs.Len() > before {
+	opened, ok := config.OpenAs[proto.Message](p, lf.GetTypedConfig(), errs)
+	if !ok {
 		return nil
 	}
 	f, err := e.Compile(opened, filter.ListenerContext{Scope: env.Scope})
@@ -362,14 +356,8 @@ func (c *Config) compileNetwork(p *config.Path, f *listenerv3.Filter, env *Env, 
 		errs.Addf(p, "network filter %q (%s) is not supported", f.GetName(), name)
 		return nil
 	}
-	opened, err := config.Open(f.GetTypedConfig())
-	if err != nil {
-		errs.Wrap(p, err)
-		return nil
-	}
-	before := errs.Len()
-	config.Validate(p, opened, errs)
-	if errs.Len() > before {
+	opened, ok := config.OpenAs[proto.Message](p, f.GetTypedConfig(), errs)
+	if !ok {
 		return nil
 	}
 	made, err := e.Compile(opened, filter.NetworkContext{

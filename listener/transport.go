@@ -6,6 +6,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/proto"
 
 	"sidecar/api/filter"
 	"sidecar/api/stats"
@@ -37,14 +38,8 @@ func (c *Config) compileTransport(p *config.Path, fc *listenerv3.FilterChain, en
 		errs.Addf(p, "transport socket %q (%s) is not supported", ts.GetName(), name)
 		return nil
 	}
-	opened, err := config.Open(ts.GetTypedConfig())
-	if err != nil {
-		errs.Wrap(p, err)
-		return nil
-	}
-	before := errs.Len()
-	config.Validate(p, opened, errs)
-	if errs.Len() > before {
+	opened, ok := config.OpenAs[proto.Message](p, ts.GetTypedConfig(), errs)
+	if !ok {
 		return nil
 	}
 	made, err := e.Compile(opened, filter.TransportContext{
