@@ -46,10 +46,10 @@ func (c *Conn) Streams() uint64 { return c.streams.Load() }
 
 // Protocol returns the version that the connection speaks.
 func (c *Conn) Protocol() stream.Protocol {
-	if c.pool.mux && !c.one {
-		return stream.HTTP2
+	if c.exclusive() {
+		return stream.HTTP11
 	}
-	return stream.HTTP11
+	return stream.HTTP2
 }
 
 // TLS returns the session, nil on plaintext.
@@ -74,15 +74,19 @@ func (c *Conn) undo() {
 	c.end()
 }
 
-// end gives back what begin took, once: the reader may find the connection gone while a stream is
-// about to begin on it.
-func (c *Conn) end() {
-	if !c.active.CompareAndSwap(true, false) {
-		return
+// exclusive tells that the connection carries one stream at a time.
+func (c *Conn) exclusive() bool { return !c.pool.mux || c.one }
+
+// end gives back what begin took. An exclusive connection does so once: the reader may find it gone
+// while a stream is about to begin on it. False says that there was nothing to give back.
+func (c *Conn) end() bool {
+	if c.exclusive() && !c.active.CompareAndSwap(true, false) {
+		return false
 	}
 	c.pool.conf.Breakers.GiveRequest(c.pool.priority)
 	c.pool.conf.Traffic.RqActive.Dec()
 	c.pool.counters.RqActive.Dec()
+	return true
 }
 
 // stale tells whether the connection is older than the last drain, or than it may get.
@@ -228,10 +232,10 @@ func (p *Pool) adopt(conn *wire.Conn, session *stream.TLSInfo, since time.Time) 
 	}
 	c.stripe = &p.stripes[c.id%uint64(len(p.stripes))]
 	c.one = p.conf.Auto && (session == nil || session.ALPN != alpnHTTP2)
-	if p.mux && !c.one {
-		c.codec = p.conf.NewHTTP2(conn, c)
-	} else {
+	if c.exclusive() {
 		c.codec = p.conf.NewCodec(conn, c)
+	} else {
+		c.codec = p.conf.NewHTTP2(conn, c)
 	}
 	if p.mux && p.conf.Auto {
 		c.countVersion()

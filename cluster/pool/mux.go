@@ -31,69 +31,6 @@ func NewMux(conf *Config, h *host.Host, priority load.Priority) *Pool {
 	return p
 }
 
-// getMux is Get of a pool whose connections are shared.
-func (l *Lease) getMux(t *stream.Turn, target stream.Target, seq uint32) (stream.Encoder, *stream.Fault) {
-	p := l.pool
-	for {
-		p.mu.Lock()
-		c := p.pickMux()
-		p.mu.Unlock()
-		if c == nil {
-			break
-		}
-		enc, f := l.attachMux(t, c, target)
-		if enc != nil || f != nil {
-			return enc, f
-		}
-	}
-	w := &waiter{target: target, seq: seq}
-	l.wait = w
-	if f := p.enqueue(w); f != nil {
-		l.wait, l.refused = nil, true
-		return nil, f
-	}
-	p.serveMux(t)
-	return nil, nil
-}
-
-// attachMux begins a stream on a connection where a place is reserved for it; neither an encoder nor
-// a fault means that the connection takes no more streams now.
-func (l *Lease) attachMux(t *stream.Turn, c *Conn, target stream.Target) (stream.Encoder, *stream.Fault) {
-	p := l.pool
-	if !p.conf.Breakers.TakeRequest(p.priority) {
-		p.conf.Traffic.RqActiveOverflow.Inc()
-		p.giveMux(t, c, true)
-		return nil, overflow()
-	}
-	c.count()
-	enc := c.codec.NewStream(t, target)
-	if enc == nil {
-		c.active.Store(false)
-		c.streams.Add(^uint64(0))
-		c.uncount()
-		p.refusedMux(t, c)
-		return nil, nil
-	}
-	l.conn = c
-	p.conf.Traffic.RqTotal.Inc()
-	p.counters.RqTotal.Inc()
-	return enc, nil
-}
-
-// count counts a stream that begins, uncount its end.
-func (c *Conn) count() {
-	c.active.Store(true)
-	c.streams.Add(1)
-	c.pool.conf.Traffic.RqActive.Inc()
-	c.pool.counters.RqActive.Inc()
-}
-
-func (c *Conn) uncount() {
-	c.pool.conf.Breakers.GiveRequest(c.pool.priority)
-	c.pool.conf.Traffic.RqActive.Dec()
-	c.pool.counters.RqActive.Dec()
-}
-
 // pickMux reserves a place on the first connection that has one, as Envoy does, so that the others
 // become idle; the caller holds mu.
 func (p *Pool) pickMux() *Conn {
@@ -235,11 +172,9 @@ func (p *Pool) streamLimit(n uint32) uint32 {
 
 // OnStreamEnd implements Handler.
 func (c *Conn) OnStreamEnd(t *stream.Turn) {
-	if c.one && !c.active.CompareAndSwap(true, false) {
-		return // an end that was told, or of a connection without a stream
+	if c.end() {
+		c.pool.giveMux(t, c, false)
 	}
-	c.uncount()
-	c.pool.giveMux(t, c, false)
 }
 
 // OnLimit implements Handler.

@@ -160,11 +160,8 @@ type Lease struct {
 // connection.
 func (l *Lease) Get(t *stream.Turn, p *Pool, target stream.Target, hint, seq uint32) (stream.Encoder, *stream.Fault) {
 	*l = Lease{pool: p}
-	if p.mux {
-		return l.getMux(t, target, seq)
-	}
 	for {
-		c := p.popIdle(hint)
+		c := p.reserve(hint)
 		if c == nil {
 			break
 		}
@@ -183,13 +180,20 @@ func (l *Lease) Get(t *stream.Turn, p *Pool, target stream.Target, hint, seq uin
 	return nil, nil
 }
 
+// reserve takes a connection, or a place on one that is shared; nil if there is none.
+func (p *Pool) reserve(hint uint32) *Conn {
+	if !p.mux {
+		return p.popIdle(hint)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pickMux()
+}
+
 // attach begins a stream on a reserved connection; neither an encoder nor a fault means that the
-// connection has gone meanwhile.
+// connection has gone meanwhile, or takes no more.
 func (l *Lease) attach(t *stream.Turn, c *Conn, target stream.Target) (stream.Encoder, *stream.Fault) {
 	p := l.pool
-	if p.mux {
-		return l.attachMux(t, c, target)
-	}
 	if !p.conf.Breakers.TakeRequest(p.priority) {
 		p.conf.Traffic.RqActiveOverflow.Inc()
 		p.release(t, c)
@@ -199,6 +203,9 @@ func (l *Lease) attach(t *stream.Turn, c *Conn, target stream.Target) (stream.En
 	enc := c.codec.NewStream(t, target)
 	if enc == nil {
 		c.undo()
+		if p.mux {
+			p.refusedMux(t, c)
+		}
 		return nil, nil
 	}
 	l.conn = c
@@ -332,6 +339,10 @@ func (p *Pool) wantDial() (start, over bool) {
 
 // serve gives idle connections to those who wait.
 func (p *Pool) serve(t *stream.Turn) {
+	if p.mux {
+		p.serveMux(t)
+		return
+	}
 	for p.waiting.Load() > 0 {
 		c := p.popIdle(0)
 		if c == nil {
