@@ -45,8 +45,6 @@ type ConnectOptions struct {
 	ALPN, FallbackALPN []string
 	// HostName is the endpoint's hostname (auto_host_sni).
 	HostName string
-	// Downstream is the connection that caused the attempt, nil if none did (PROXY protocol).
-	Downstream *stream.ConnInfo
 }
 
 // TransportError is why a transport could not be made ready.
