@@ -206,7 +206,7 @@ func (m *Manager) warm(ctx context.Context, w *warmup, out Outcome) {
 	defer out.Ready()
 	defer m.mu.Unlock()
 	if m.warming[name] == w && err == nil {
-		m.swap(g)
+		m.swap(g) //nolint:contextcheck // connections outlive the warming
 		return
 	}
 	if m.warming[name] == w {

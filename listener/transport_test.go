@@ -80,8 +80,10 @@ func newTLSRig(t testing.TB, p DrainPolicy) *tlsRig {
 	}
 	r.env.Transports = map[string]*filter.TransportEntry{
 		"google.protobuf.BytesValue": {Name: "tls", Config: &wrapperspb.BytesValue{}, Compile: r.compile},
-		"google.protobuf.BoolValue": {Name: "upstream", Config: &wrapperspb.BoolValue{},
-			Compile: func(proto.Message, filter.TransportContext) (any, error) { return 1, nil }},
+		"google.protobuf.BoolValue": {
+			Name: "upstream", Config: &wrapperspb.BoolValue{},
+			Compile: func(proto.Message, filter.TransportContext) (any, error) { return 1, nil },
+		},
 	}
 	return r
 }
@@ -147,8 +149,10 @@ func TestTransport_Fails(t *testing.T) {
 		failure string
 		timeOut int64 // counted
 	}{
-		"plaintext": {"60s", func(_ *tlsRig, c net.Conn) { _, _ = io.WriteString(c, "GET / HTTP/1.1\r\n\r\n") },
-			"tls: first record does not look like a TLS handshake", 0},
+		"plaintext": {
+			"60s", func(_ *tlsRig, c net.Conn) { _, _ = io.WriteString(c, "GET / HTTP/1.1\r\n\r\n") },
+			"tls: first record does not look like a TLS handshake", 0,
+		},
 		"end":     {"0s", func(_ *tlsRig, c net.Conn) { _ = c.Close() }, "EOF", 0},
 		"silence": {"0.05s", func(*tlsRig, net.Conn) {}, "", 1},
 		"chain's end": {"0s", func(r *tlsRig, _ net.Conn) {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -300,7 +301,7 @@ func (r *rotationRun) connection(address string, c *tls.Config) error {
 			return err
 		}
 		if resp.Status != 200 || resp.Close {
-			return errors.New("status " + fmt.Sprint(resp.Status))
+			return errors.New("status " + strconv.Itoa(resp.Status))
 		}
 		r.requests.Add(1)
 	}

@@ -92,7 +92,7 @@ func (m *Method) counter(i int) *stats.Counter {
 	if c := m.counters[i].Load(); c != nil {
 		return c
 	}
-	name := ""
+	var name string
 	switch i {
 	case success:
 		name = "success"

@@ -3,7 +3,6 @@ package server_test
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -12,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -20,16 +18,16 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
+func h2cOnly() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	return p
+}
+
 // h2cClient speaks HTTP/2 on plaintext connections.
 func h2cClient(t testing.TB) *http.Client {
 	t.Helper()
-	tr := &http2.Transport{
-		AllowHTTP: true,
-		DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, network, addr)
-		},
-	}
+	tr := &http.Transport{Protocols: h2cOnly()}
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr}
 }
@@ -136,7 +134,7 @@ func exchange(t *testing.T, client *http.Client, url string, two bool) {
 		t.Fatal(err)
 	}
 	_ = res.Body.Close()
-	if want := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}[two]; res.Header.Get("x-proto") != want || res.StatusCode != 200 {
+	if want := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}[two]; res.Header.Get("x-proto") != want || res.StatusCode != http.StatusOK {
 		t.Errorf("HEAD: %s %v", res.Status, res.Header)
 	}
 	body := strings.Repeat("0123456789abcdef", 1<<16) // 1 MiB, without a length
@@ -260,9 +258,9 @@ func TestHTTP2_ClientGone(t *testing.T) {
 	}))
 	p := live(t, versions(addr, true, ""))
 	conns := make(chan net.Conn, 1)
-	tr := &http2.Transport{
-		AllowHTTP: true,
-		DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
+	tr := &http.Transport{
+		Protocols: h2cOnly(),
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			nc, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 			if err == nil {
 				conns <- nc

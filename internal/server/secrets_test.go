@@ -64,10 +64,6 @@ func inline(b []byte) *corev3.DataSource {
 	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: b}}
 }
 
-func filename(path string) *corev3.DataSource {
-	return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: path}}
-}
-
 func certificate(name string, p pair) *tlsv3.Secret {
 	return &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
 		CertificateChain: inline(p.cert), PrivateKey: inline(p.key),
@@ -218,8 +214,10 @@ func sources(t testing.TB) map[string]*corev3.ConfigSource {
 		}
 	}
 	return map[string]*corev3.ConfigSource{
-		"ads": {ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
-			ResourceApiVersion: corev3.ApiVersion_V3},
+		"ads": {
+			ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+			ResourceApiVersion:    corev3.ApiVersion_V3,
+		},
 		"sotw":  api(corev3.ApiConfigSource_GRPC),
 		"delta": api(corev3.ApiConfigSource_DELTA_GRPC),
 	}

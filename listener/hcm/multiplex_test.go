@@ -314,7 +314,9 @@ func TestTunnelsOfHTTP2(t *testing.T) {
 			"101", ":status=101 connection=upgrade date=now server=envoy upgrade=websocket",
 		},
 		"CONNECT": {
-			[]string{":method: CONNECT", "-:path"}, []string{":status: 200"}, "200",
+			[]string{":method: CONNECT", "-:path"},
+			[]string{":status: 200"},
+			"200",
 			":status=200 date=now server=envoy",
 		},
 	} {

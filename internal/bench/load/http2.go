@@ -145,7 +145,7 @@ func Paced(ctx context.Context, address, path string, n int, every time.Duration
 				return nil
 			}
 			start := time.Now()
-			if err := get(client, "http://"+address+path); err != nil {
+			if err := get(ctx, client, "http://"+address+path); err != nil {
 				return err
 			}
 			mu.Lock()
@@ -157,8 +157,8 @@ func Paced(ctx context.Context, address, path string, n int, every time.Duration
 	return took, err
 }
 
-func get(client *http.Client, url string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+func get(ctx context.Context, client *http.Client, url string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {

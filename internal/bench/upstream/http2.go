@@ -3,7 +3,7 @@ package upstream
 import (
 	"bufio"
 	"bytes"
-	"fmt"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -106,7 +106,7 @@ func (c *http2Conn) handle(f http2.Frame) error {
 			return err
 		}
 		if !f.HeadersEnded() {
-			return fmt.Errorf("a header block in pieces")
+			return errors.New("a header block in pieces")
 		}
 		if f.StreamEnded() {
 			return c.answer(f.StreamID, c.open[f.StreamID] || c.grpc)

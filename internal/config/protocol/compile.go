@@ -60,16 +60,24 @@ func CompileHTTP2(p *config.Path, m *corev3.Http2ProtocolOptions, errs *config.E
 		{"hpack_table_size", m.GetHpackTableSize(), &o.TableSize, 0, 1<<32 - 1},
 		{"max_concurrent_streams", m.GetMaxConcurrentStreams(), &o.MaxConcurrentStreams, 1, maxInt31},
 		{"initial_stream_window_size", m.GetInitialStreamWindowSize(), &o.StreamWindow, minWindow, maxInt31},
-		{"initial_connection_window_size", m.GetInitialConnectionWindowSize(), &o.ConnectionWindow,
-			minWindow, maxInt31},
+		{
+			"initial_connection_window_size", m.GetInitialConnectionWindowSize(), &o.ConnectionWindow,
+			minWindow, maxInt31,
+		},
 		{"max_outbound_frames", m.GetMaxOutboundFrames(), &o.MaxOutbound, 1, 1<<32 - 1},
 		{"max_outbound_control_frames", m.GetMaxOutboundControlFrames(), &o.MaxOutboundControl, 1, 1<<32 - 1},
-		{"max_consecutive_inbound_frames_with_empty_payload",
-			m.GetMaxConsecutiveInboundFramesWithEmptyPayload(), &o.MaxEmptyFrames, 0, 1<<32 - 1},
-		{"max_inbound_priority_frames_per_stream", m.GetMaxInboundPriorityFramesPerStream(),
-			&o.MaxPriorityPerStream, 0, 1<<32 - 1},
-		{"max_inbound_window_update_frames_per_data_frame_sent",
-			m.GetMaxInboundWindowUpdateFramesPerDataFrameSent(), &o.MaxWindowUpdatePerData, 1, 1<<32 - 1},
+		{
+			"max_consecutive_inbound_frames_with_empty_payload",
+			m.GetMaxConsecutiveInboundFramesWithEmptyPayload(), &o.MaxEmptyFrames, 0, 1<<32 - 1,
+		},
+		{
+			"max_inbound_priority_frames_per_stream", m.GetMaxInboundPriorityFramesPerStream(),
+			&o.MaxPriorityPerStream, 0, 1<<32 - 1,
+		},
+		{
+			"max_inbound_window_update_frames_per_data_frame_sent",
+			m.GetMaxInboundWindowUpdateFramesPerDataFrameSent(), &o.MaxWindowUpdatePerData, 1, 1<<32 - 1,
+		},
 	} {
 		if v, ok := bounded(p.Field(f.name), f.value, f.min, f.max, errs); ok {
 			*f.to = v

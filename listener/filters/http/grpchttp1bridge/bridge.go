@@ -76,8 +76,8 @@ func (f *Filter) OnRequestHeaders(_ *stream.Turn, h *header.Map, _ bool) filter.
 	}
 	f.bridged = true
 	if path := h.Value(header.Path); f.cfg.ignoreQuery {
-		if i := strings.IndexByte(path, '?'); i >= 0 {
-			h.SetID(header.Path, path[:i])
+		if bare, _, ok := strings.Cut(path, "?"); ok {
+			h.SetID(header.Path, bare)
 		}
 	}
 	return filter.Continue

@@ -30,7 +30,8 @@ func TestBridge(t *testing.T) {
 		},
 		{
 			"a failed call", "{}", "application/grpc", stream.HTTP11, "/s.A/m?x=1", "hi",
-			":status: 200", []string{"grpc-status: 7", "grpc-message: bad"},
+			":status: 200",
+			[]string{"grpc-status: 7", "grpc-message: bad"},
 			":status: 503\ngrpc-status: 7\ngrpc-message: bad\ncontent-length: 14\n", frames,
 		},
 		{

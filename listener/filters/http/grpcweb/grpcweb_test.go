@@ -83,11 +83,13 @@ func TestResponse(t *testing.T) {
 		wantHead, wantBody       string
 	}{
 		{
-			"binary", "", ":status: 200\ncontent-type: application/grpc", frames, []string{"grpc-status: 0", "x-t: v"},
+			"binary", "", ":status: 200\ncontent-type: application/grpc", frames,
+			[]string{"grpc-status: 0", "x-t: v"},
 			":status: 200\ncontent-type: application/grpc-web+proto\n", frames + lastBinary,
 		},
 		{
-			"text", text, ":status: 200\ncontent-type: application/grpc", frames, []string{"grpc-status: 0", "x-t: v"},
+			"text", text, ":status: 200\ncontent-type: application/grpc", frames,
+			[]string{"grpc-status: 0", "x-t: v"},
 			":status: 200\ncontent-type: application/grpc-web-text+proto\n", asText,
 		},
 		{
