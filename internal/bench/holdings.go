@@ -10,8 +10,9 @@ import (
 type holdings struct {
 	fds, maps, memfds, threads int
 	rss                        int64
-	goroutines, vms            float64
-	hasGoroutines              bool
+	// goroutines are those beside the ones that idle upstream connections have, one each.
+	goroutines, vms float64
+	hasGoroutines   bool
 }
 
 func (h holdings) String() string {
@@ -29,13 +30,29 @@ func (s *subject) holdings(ctx context.Context) (holdings, error) {
 	}
 	h := holdings{fds: u.FDs, maps: u.Maps, memfds: u.MemFDs, threads: u.Threads, rss: u.RSS}
 	h.goroutines, h.hasGoroutines = s.goStat(ctx, "goroutines")
+	pooled, _ := s.statSum(ctx, poolStats)
+	h.goroutines -= pooled
 	h.vms, _ = s.statSum(ctx, vmStats)
 	return h, nil
 }
 
+// poolStats counts upstream connections.
+const poolStats = "^cluster%5C..*%5C.upstream_cx_active$"
+
+// flushInterval is how old the gauges of the process may be: the default of stats_flush_interval.
+const flushInterval = 5 * time.Second
+
+// flushedHoldings are those after the process has written its gauges once more.
+func (s *subject) flushedHoldings(ctx context.Context) (holdings, error) {
+	if err := sleep(ctx, flushInterval+500*time.Millisecond); err != nil {
+		return holdings{}, err
+	}
+	return s.holdings(ctx)
+}
+
 // settledHoldings waits for a process to give back what it had, for a few seconds at most.
 func (s *subject) settledHoldings(ctx context.Context, before holdings) (holdings, error) {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(3 * flushInterval)
 	for {
 		h, err := s.holdings(ctx)
 		if err != nil {

@@ -146,7 +146,7 @@ func runLeaks(ctx context.Context, e *env) error {
 	if err := churn(s, 200); err != nil {
 		return err
 	}
-	before, err := s.holdings(ctx)
+	before, err := s.flushedHoldings(ctx)
 	if err != nil {
 		return err
 	}

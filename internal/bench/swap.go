@@ -37,7 +37,7 @@ func runSwap(ctx context.Context, e *env) error {
 	if err := churn(s, 200); err != nil {
 		return err
 	}
-	before, err := s.holdings(ctx)
+	before, err := s.flushedHoldings(ctx)
 	if err != nil {
 		return err
 	}
