@@ -64,6 +64,7 @@ type state struct {
 	counters Counters
 	mu       sync.Mutex // guards making pools, and removed
 	pools    [PoolSlots]atomic.Pointer[Pool]
+	keyed    map[string]Pool // guarded by mu; nil for most
 	removed  bool
 }
 
@@ -181,11 +182,7 @@ func (h *Host) Drain(removed bool) {
 	s.mu.Lock()
 	s.removed = s.removed || removed
 	s.mu.Unlock()
-	for i := range s.pools {
-		if p := s.pools[i].Load(); p != nil {
-			(*p).Drain(removed)
-		}
-	}
+	s.each(func(p Pool) { p.Drain(removed) })
 }
 
 // Close closes the host's pools at once.
@@ -194,9 +191,5 @@ func (h *Host) Close() {
 	if s == nil {
 		return
 	}
-	for i := range s.pools {
-		if p := s.pools[i].Load(); p != nil {
-			(*p).Close()
-		}
-	}
+	s.each(Pool.Close)
 }
