@@ -32,6 +32,8 @@ type Options struct {
 	QueueLimit int
 	// SharedBytes bounds the shared data and queues of one VM id. 0 is 64 MiB.
 	SharedBytes int
+	// Observer is shown what every guest does; nil is none. It is for tools.
+	Observer abi.Observer
 }
 
 // Caller makes requests for plugins: what the proxy's upstream half has to offer.

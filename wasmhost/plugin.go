@@ -22,6 +22,7 @@ type Plugin struct {
 	module *abi.Module
 	stats  pluginStats
 	custom *stats.Scope
+	meter  *meter
 	refs   atomic.Int64 // the owner's, and one for each stream
 	starts sync.WaitGroup
 
@@ -64,6 +65,7 @@ func newPlugin(h *Host, c *Config, m *abi.Module) *Plugin {
 			created:  vmScope.Counter("created"), active: vmScope.Gauge("active"),
 		},
 	}
+	p.meter = newMeter(scope)
 	p.refs.Store(1)
 	return p
 }

@@ -71,12 +71,12 @@ var hostFuncs = []hostFunc{
 // functions is the ABI's part of the host; a function that is not allowed answers InternalFailure.
 func functions(allowed Capabilities) []engine.HostFunc {
 	out := make([]engine.HostFunc, 0, len(hostFuncs)+len(envFuncs))
-	for _, f := range hostFuncs {
+	for i, f := range hostFuncs {
 		run := f.run
 		if !allowed.allows(f.name) {
 			run = restricted(f.name)
 		}
-		out = append(out, engine.HostFunc{
+		out = append(out, observed(engine.HostFunc{
 			Module: "env", Name: f.name, Signature: engine.Signature(f.params + ":i"),
 			Call: func(in *engine.Instance, a engine.Args) (uint64, error) {
 				vm, ok := in.Data.(*VM)
@@ -89,7 +89,7 @@ func functions(allowed Capabilities) []engine.HostFunc {
 				s, err := run(call{vm, a})
 				return uint64(s), err
 			},
-		})
+		}, i))
 	}
 	return append(out, envFuncs...)
 }

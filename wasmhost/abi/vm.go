@@ -31,7 +31,11 @@ func Link(m *engine.Module, allowed Capabilities, further ...engine.HostFunc) (*
 	if out.Version == NoVersion {
 		return nil, ErrNoVersion
 	}
-	pre, err := m.Link(append(functions(allowed), further...), exports(allowed))
+	host := functions(allowed)
+	for _, f := range further {
+		host = append(host, observed(f, len(hostFuncs)))
+	}
+	pre, err := m.Link(host, exports(allowed))
 	if err != nil {
 		return nil, err
 	}
@@ -106,11 +110,21 @@ type VM struct {
 	scratch   []byte
 	warned    map[string]bool
 	legacyCfg bool // 0.1.0 get_configuration gives the plugin's
+
+	meter    Meter // nil if the Host is none
+	observer Observer
+	epoch    time.Time
+	measure  Measure
+	counts   [maxCounted]uint32
+	touched  []uint8 // indices of counts that aren't 0
 }
 
 // NewVM makes an instance and runs its wasm start section, no export yet. It blocks until that ends.
 func (m *Module) NewVM(h Host, l engine.Limits) (*VM, error) {
-	v := &VM{Host: h, module: m, Contexts: map[uint32]Context{}}
+	v := &VM{Host: h, module: m, Contexts: map[uint32]Context{}, epoch: time.Now()}
+	if meter, ok := h.(Meter); ok {
+		v.meter, v.touched = meter, make([]uint8, 0, maxCounted)
+	}
 	in, err := m.pre.New(l, v)
 	if err != nil {
 		return nil, err
@@ -149,7 +163,9 @@ func (v *VM) Close() { v.in.Close() }
 func (v *VM) run(cb callback, c Context, args ...uint64) (uint64, error) {
 	oldCurrent, oldEffective := v.current, v.effective
 	v.current, v.effective = c, c
+	w := v.entering(cb, args)
 	r, err := v.in.Call(int(cb), args...)
+	v.left(w, cb, r, err)
 	v.current, v.effective = oldCurrent, oldEffective
 	return r, err
 }
