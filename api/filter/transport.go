@@ -43,8 +43,28 @@ type ConnectOptions struct {
 	// ALPN, if there are any, take the place of the configured application protocols; Fallback are
 	// offered when neither has any.
 	ALPN, FallbackALPN []string
-	// HostName is the endpoint's hostname (auto_host_sni).
-	HostName string
+	// HostName is the endpoint's hostname (auto_host_sni), HostMetadata its filter_metadata.
+	HostName     string
+	HostMetadata map[string]map[string]any
+	// Client is who the connection is made for, nil if that may be anybody. It is set for a
+	// ClientTransport alone.
+	Client *Client
+}
+
+// Client is a downstream connection as an upstream one may tell of it (PROXY protocol).
+type Client struct {
+	// Remote is the client, Local where it connected to.
+	Remote, Local stream.Addr
+	// TLVs came with the PROXY header that the client's connection began with.
+	TLVs []stream.ProxyTLV
+}
+
+// ClientTransport is an UpstreamTransport that tells the host of the client, so that clients which it
+// tells apart have connections of their own.
+type ClientTransport interface {
+	UpstreamTransport
+	// AppendClientKey appends what it tells of a client to the key of a pool.
+	AppendClientKey(key []byte, c *Client) []byte
 }
 
 // TransportError is why a transport could not be made ready.

@@ -155,10 +155,19 @@ type ConnInfo struct {
 	// nothing. A terminal filter that serves the whole connection as one stream fills it.
 	Record *Info
 
+	// ProxyTLVs are those of the PROXY header that the listener was told to pass on.
+	ProxyTLVs []ProxyTLV
+
 	// TLS is the session, nil on plaintext.
 	TLS *TLSInfo
 	// FilterState holds objects with the connection's life span, written before the first stream.
 	FilterState map[string]FilterObject
+}
+
+// ProxyTLV is one type-length-value entry of a PROXY header of version 2.
+type ProxyTLV struct {
+	Type  byte
+	Value []byte
 }
 
 // TLSInfo is what a handshake established. It is filled by the TLS transport.

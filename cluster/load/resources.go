@@ -21,8 +21,10 @@ const (
 // were configured alike.
 type Limits struct {
 	Connections, Pending, Requests, Retries uint32
-	// Pools bounds the connection pools of a worker (max_connection_pools).
+	// Pools bounds the connection pools (max_connection_pools).
 	Pools uint32
+	// PerHost bounds the connections to each host (per_host_thresholds).
+	PerHost uint32
 	// BudgetPercent replaces Retries by a share of what is active, at least MinRetries, if HasBudget.
 	BudgetPercent  float64
 	MinRetries     uint32
@@ -32,7 +34,7 @@ type Limits struct {
 
 // DefaultLimits are Envoy's: 1024 connections, pending requests and requests, 3 retries.
 func DefaultLimits() Limits {
-	return Limits{Connections: 1024, Pending: 1024, Requests: 1024, Retries: 3, Pools: math.MaxUint32}
+	return Limits{Connections: 1024, Pending: 1024, Requests: 1024, Retries: 3, Pools: math.MaxUint32, PerHost: math.MaxUint32}
 }
 
 // Breakers are the circuit breakers of one cluster. Limits may be passed by a few when several
@@ -42,11 +44,11 @@ type Breakers struct {
 }
 
 type breaker struct {
-	limits    *Limits
+	limits    atomic.Pointer[Limits] // replaced when the runtime changes
 	open      *Open
 	remaining *Remaining
 
-	cx, pending, rq, retry atomic.Int64
+	cx, pending, rq, retry, pools atomic.Int64
 }
 
 // NewBreakers makes the breakers of a cluster; remaining holds the gauges of priorities that have
@@ -56,15 +58,36 @@ func NewBreakers(limits *[2]Limits, traffic *Traffic, remaining [2]*Remaining) *
 	open := [priorities]*Open{&traffic.Default, &traffic.High}
 	for p := range b.by {
 		r := &b.by[p]
-		r.limits, r.open, r.remaining = &limits[p], open[p], remaining[p]
+		r.open, r.remaining = open[p], remaining[p]
+		r.limits.Store(&limits[p])
 		if r.remaining != nil {
-			r.remaining.Cx.Set(int64(r.limits.Connections))
-			r.remaining.Pending.Set(int64(r.limits.Pending))
-			r.remaining.Rq.Set(int64(r.limits.Requests))
+			r.remaining.Cx.Set(int64(limits[p].Connections))
+			r.remaining.Pending.Set(int64(limits[p].Pending))
+			r.remaining.Rq.Set(int64(limits[p].Requests))
+			r.remaining.CxPools.Set(int64(limits[p].Pools))
 			r.remaining.Retries.Set(r.maxRetries())
 		}
 	}
 	return b
+}
+
+// SetLimits replaces the limits: of what is above the new ones nothing is taken back.
+func (b *Breakers) SetLimits(limits *[2]Limits) {
+	for p := range b.by {
+		b.by[p].set(&limits[p])
+	}
+}
+
+func (r *breaker) set(l *Limits) {
+	if *r.limits.Load() == *l {
+		return
+	}
+	r.limits.Store(l)
+	r.note(r.cx.Load(), l.Connections, &r.open.Cx, leftCx)
+	r.note(r.pending.Load(), l.Pending, &r.open.Pending, leftPending)
+	r.note(r.rq.Load(), l.Requests, &r.open.Rq, leftRq)
+	r.note(r.pools.Load(), l.Pools, &r.open.CxPool, leftPools)
+	r.noteRetry(r.retry.Load())
 }
 
 // note updates the gauges after a count changed to n.
@@ -82,61 +105,92 @@ func (r *breaker) note(n int64, limit uint32, open *stats.Gauge, left func(*Rema
 func leftCx(r *Remaining) *stats.Gauge      { return &r.Cx }
 func leftPending(r *Remaining) *stats.Gauge { return &r.Pending }
 func leftRq(r *Remaining) *stats.Gauge      { return &r.Rq }
+func leftPools(r *Remaining) *stats.Gauge   { return &r.CxPools }
 func leftRetries(r *Remaining) *stats.Gauge { return &r.Retries }
+
+// LimitsPools tells whether the number of pools is limited at all.
+func (b *Breakers) LimitsPools(p Priority) bool { return b.by[p].limits.Load().Pools != math.MaxUint32 }
+
+// MayPool tells whether another pool is within the limit.
+func (b *Breakers) MayPool(p Priority) bool {
+	r := &b.by[p]
+	return r.pools.Load() < int64(r.limits.Load().Pools)
+}
+
+// TakePool counts a connection pool, if the limit allows it.
+func (b *Breakers) TakePool(p Priority) bool {
+	if !b.MayPool(p) {
+		return false
+	}
+	r := &b.by[p]
+	r.note(r.pools.Add(1), r.limits.Load().Pools, &r.open.CxPool, leftPools)
+	return true
+}
+
+// GivePool undoes TakePool.
+func (b *Breakers) GivePool(p Priority) {
+	r := &b.by[p]
+	r.note(r.pools.Add(-1), r.limits.Load().Pools, &r.open.CxPool, leftPools)
+}
+
+// MayConnectHost tells whether a host with n connections may have another one.
+func (b *Breakers) MayConnectHost(p Priority, n int64) bool {
+	return n < int64(b.by[p].limits.Load().PerHost)
+}
 
 // MayConnect tells whether another connection is within the limit.
 func (b *Breakers) MayConnect(p Priority) bool {
 	r := &b.by[p]
-	return r.cx.Load() < int64(r.limits.Connections)
+	return r.cx.Load() < int64(r.limits.Load().Connections)
 }
 
 // Connection counts a connection in (1) or out (-1).
 func (b *Breakers) Connection(p Priority, n int64) {
 	r := &b.by[p]
-	r.note(r.cx.Add(n), r.limits.Connections, &r.open.Cx, leftCx)
+	r.note(r.cx.Add(n), r.limits.Load().Connections, &r.open.Cx, leftCx)
 }
 
 // TakePending counts a request that waits for a connection, if the limit allows it.
 func (b *Breakers) TakePending(p Priority) bool {
 	r := &b.by[p]
-	if r.pending.Load() >= int64(r.limits.Pending) {
+	if r.pending.Load() >= int64(r.limits.Load().Pending) {
 		return false
 	}
-	r.note(r.pending.Add(1), r.limits.Pending, &r.open.Pending, leftPending)
+	r.note(r.pending.Add(1), r.limits.Load().Pending, &r.open.Pending, leftPending)
 	return true
 }
 
 // GivePending undoes TakePending.
 func (b *Breakers) GivePending(p Priority) {
 	r := &b.by[p]
-	r.note(r.pending.Add(-1), r.limits.Pending, &r.open.Pending, leftPending)
+	r.note(r.pending.Add(-1), r.limits.Load().Pending, &r.open.Pending, leftPending)
 }
 
 // TakeRequest counts an active request, if the limit allows it.
 func (b *Breakers) TakeRequest(p Priority) bool {
 	r := &b.by[p]
 	n := r.rq.Load()
-	if n >= int64(r.limits.Requests) {
+	if n >= int64(r.limits.Load().Requests) {
 		return false
 	}
-	r.note(r.rq.Add(1), r.limits.Requests, &r.open.Rq, leftRq)
+	r.note(r.rq.Add(1), r.limits.Load().Requests, &r.open.Rq, leftRq)
 	return true
 }
 
 // GiveRequest undoes TakeRequest.
 func (b *Breakers) GiveRequest(p Priority) {
 	r := &b.by[p]
-	r.note(r.rq.Add(-1), r.limits.Requests, &r.open.Rq, leftRq)
+	r.note(r.rq.Add(-1), r.limits.Load().Requests, &r.open.Rq, leftRq)
 }
 
 // maxRetries works out how many retries may be active now. With a budget it is a share of the
 // requests that are active or pending (ResourceManagerImpl::RetryBudgetImpl::max).
 func (r *breaker) maxRetries() int64 {
-	if !r.limits.HasBudget {
-		return int64(r.limits.Retries)
+	if !r.limits.Load().HasBudget {
+		return int64(r.limits.Load().Retries)
 	}
 	active := float64(r.rq.Load() + r.pending.Load())
-	return max(int64(r.limits.BudgetPercent/100*active), int64(r.limits.MinRetries))
+	return max(int64(r.limits.Load().BudgetPercent/100*active), int64(r.limits.Load().MinRetries))
 }
 
 // TakeRetry counts an active retry, if the limit or the budget allows it. It does not count the
@@ -164,5 +218,5 @@ func (r *breaker) noteRetry(n int64) {
 // ForceRequest counts an active request whatever the limit says.
 func (b *Breakers) ForceRequest(p Priority) {
 	r := &b.by[p]
-	r.note(r.rq.Add(1), r.limits.Requests, &r.open.Rq, leftRq)
+	r.note(r.rq.Add(1), r.limits.Load().Requests, &r.open.Rq, leftRq)
 }

@@ -97,6 +97,7 @@ type Remaining struct {
 	Pending stats.Gauge `stat:"remaining_pending"`
 	Rq      stats.Gauge `stat:"remaining_rq"`
 	Retries stats.Gauge `stat:"remaining_retries"`
+	CxPools stats.Gauge `stat:"remaining_cx_pools"`
 }
 
 // Membership is the family that every cluster has from its start: endpoints and their updates.

@@ -65,6 +65,9 @@ func (c *Conn) Remote() stream.Addr { return c.remote }
 func (c *Conn) begin() {
 	c.active.Store(true)
 	c.streams.Add(1)
+	if c.pool.conf.Preconnect > 1 {
+		c.pool.active.Add(1)
+	}
 	c.pool.conf.Traffic.RqActive.Inc()
 	c.pool.counters.RqActive.Inc()
 }
@@ -82,6 +85,9 @@ func (c *Conn) exclusive() bool { return !c.pool.mux || c.one }
 func (c *Conn) end() bool {
 	if c.exclusive() && !c.active.CompareAndSwap(true, false) {
 		return false
+	}
+	if c.pool.conf.Preconnect > 1 {
+		c.pool.active.Add(-1)
 	}
 	c.pool.conf.Breakers.GiveRequest(c.pool.priority)
 	c.pool.conf.Traffic.RqActive.Dec()
@@ -155,6 +161,7 @@ func (c *Conn) OnGone(t *stream.Turn, g Gone) {
 	if start {
 		p.startDial()
 	}
+	p.settle()
 }
 
 func (p *Pool) countDestroy(local, active bool) {
@@ -213,6 +220,7 @@ func (p *Pool) dialHTTP() {
 	if c == nil {
 		conn.Close()
 		p.countDestroy(true, false)
+		p.settle()
 		return
 	}
 	if p.mux {
@@ -288,6 +296,7 @@ func (p *Pool) dialFailed(e *dial.Error) {
 	ws := p.takeWaiting()
 	p.mu.Unlock()
 	stream.Do(func(t *stream.Turn) { p.fail(t, ws, connectFailed(e)) })
+	p.settle()
 }
 
 func (p *Pool) countFailed(e *dial.Error, since time.Time) {

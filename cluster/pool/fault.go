@@ -13,6 +13,15 @@ func overflow() *stream.Fault {
 	}
 }
 
+// poolOverflow is Envoy's answer when max_connection_pools allows no further pool: as if there was no
+// host (ClusterManagerImpl::ThreadLocalClusterManagerImpl::ClusterEntry::httpConnPoolImpl).
+func poolOverflow() *stream.Fault {
+	return &stream.Fault{
+		Side: stream.Upstream, Flag: stream.NoHealthyUpstream, Status: 503,
+		Details: "no_healthy_upstream", Body: "no healthy upstream",
+	}
+}
+
 // terminated is a connection that ended between being chosen and being used.
 func terminated(reused bool) *stream.Fault {
 	return &stream.Fault{

@@ -3,6 +3,7 @@ package pool
 import (
 	"time"
 
+	"sidecar/api/filter"
 	"sidecar/api/stream"
 	"sidecar/cluster/host"
 	"sidecar/cluster/load"
@@ -22,6 +23,16 @@ type muxed struct {
 	full      bool   // the codec took no stream although there was room by our count
 	ending    bool   // serves no further stream
 	idleSince time.Time
+}
+
+// NewKeyed makes a pool, without connections, for streams that ask for the same: key tells it from the
+// host's others, ask is what its transport is told. mux is as with NewMux.
+func NewKeyed(conf *Config, h *host.Host, priority load.Priority, mux bool, key string,
+	ask *filter.ConnectOptions,
+) *Pool {
+	p := New(conf, h, priority)
+	p.mux, p.key, p.ask = mux, key, *ask
+	return p
 }
 
 // NewMux makes a pool, without connections, of those that carry many streams at a time (HTTP/2).

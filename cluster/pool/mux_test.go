@@ -65,9 +65,7 @@ func newMuxRig(t *testing.T, limit uint32, change func(c *pool.Config)) *muxRig 
 	t.Helper()
 	m := &muxRig{}
 	srv := newServer(t, bang)
-	m.rig = newRig(t, srv.ln.Addr(), load.Limits{
-		Connections: 1024, Pending: 1024, Requests: 1024, Retries: 3,
-	}, func(c *pool.Config) {
+	m.rig = newRig(t, srv.ln.Addr(), load.DefaultLimits(), func(c *pool.Config) {
 		c.NewHTTP2 = func(conn *wire.Conn, h pool.Handler) pool.Codec {
 			x := &muxCodec{lineCodec: lineCodec{conn: conn, h: h}, limit: limit}
 			m.mu.Lock()

@@ -42,9 +42,10 @@ func (p *Pool) open(ctx context.Context, alpn []string) (*wire.Conn, *stream.TLS
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.conf.Dial.Timeout-time.Since(start))
 	defer cancel()
-	session, terr := to.Connect(ctx, conn, &filter.ConnectOptions{
-		HostName: p.host.Hostname(), FallbackALPN: alpn,
-	})
+	ask := p.ask
+	ask.HostName, ask.FallbackALPN = p.host.Hostname(), alpn
+	ask.HostMetadata = p.host.Attr().Metadata
+	session, terr := to.Connect(ctx, conn, &ask)
 	if terr != nil {
 		conn.Close()
 		return nil, nil, transportFailed(terr)

@@ -82,6 +82,9 @@ type Config struct {
 	HighWatermark int
 	// Stripes of idle connections, at least 1: as many as processors at work.
 	Stripes int
+	// Preconnect is how many streams are to be provided for, for each that is under way or waits
+	// (per_upstream_preconnect_ratio); up to 1 is none in advance.
+	Preconnect float64
 
 	Traffic  *load.Traffic
 	Breakers *load.Breakers
@@ -96,7 +99,12 @@ type Pool struct {
 	counters *host.Counters
 	stripes  []stripe
 	mux      bool // connections carry many streams at a time
+	limited  bool // the cluster's number of pools is
+	key      string
+	ask      filter.ConnectOptions
 
+	active  atomic.Int64  // streams; kept for Preconnect alone
+	retired atomic.Bool   // of a keyed pool: it had nothing left and takes nothing more
 	waiting atomic.Int32  // len(pending)
 	drained atomic.Uint32 // counts Drain: older connections serve no further stream
 	final   atomic.Bool   // the host is gone: connections are not kept idle
@@ -104,9 +112,11 @@ type Pool struct {
 	mu         sync.Mutex // guards below; a leaf
 	pending    []*waiter
 	connecting int
+	dialing    int // TCP connections
 	all        map[*Conn]struct{}
 	tcp        map[*TCP]struct{}
 	closed     bool
+	counted    bool // among the cluster's pools
 	// Of a mux pool: the connections in use, the oldest first.
 	shared    []*Conn
 	lastLimit uint32 // of the peer, as it was last told
@@ -117,6 +127,7 @@ type Pool struct {
 // New makes a pool without connections.
 func New(conf *Config, h *host.Host, priority load.Priority) *Pool {
 	p := &Pool{conf: conf, host: h, priority: priority, counters: h.Counters()}
+	p.limited = conf.Breakers.LimitsPools(priority)
 	p.stripes = make([]stripe, max(1, conf.Stripes))
 	for i := range p.stripes {
 		p.stripes[i].pool = p
@@ -152,6 +163,7 @@ type Lease struct {
 	wait    *waiter
 	conn    *Conn
 	refused bool
+	retired bool
 }
 
 // Get takes an idle connection and begins a stream on it. Without one the stream waits: Get returns
@@ -172,13 +184,17 @@ func (l *Lease) Get(t *stream.Turn, p *Pool, target stream.Target, hint, seq uin
 	}
 	w := &waiter{target: target, seq: seq}
 	l.wait = w
-	if f := p.enqueue(w); f != nil {
+	if f := l.enqueue(w); f != nil || l.retired {
 		l.wait, l.refused = nil, true
+		p.settle()
 		return nil, f
 	}
 	p.serve(t)
 	return nil, nil
 }
+
+// Retired tells that the pool was given up just before it was asked, so that another is to be asked.
+func (l *Lease) Retired() bool { return l.retired }
 
 // reserve takes a connection, or a place on one that is shared; nil if there is none.
 func (p *Pool) reserve(hint uint32) *Conn {
@@ -211,6 +227,7 @@ func (l *Lease) attach(t *stream.Turn, c *Conn, target stream.Target) (stream.En
 	l.conn = c
 	p.conf.Traffic.RqTotal.Inc()
 	p.counters.RqTotal.Inc()
+	p.preconnect()
 	return enc, nil
 }
 
@@ -274,6 +291,7 @@ func (l *Lease) Cancel(t *stream.Turn) {
 		p.conf.Traffic.RqCancelled.Inc()
 		raw.Close(true)
 	}
+	p.settle()
 }
 
 // remove takes a waiter out of the queue; the caller holds mu.
@@ -294,21 +312,20 @@ func (p *Pool) leftPending() {
 }
 
 // enqueue makes a stream wait and sees to it that there will be a connection for it.
-func (p *Pool) enqueue(w *waiter) *stream.Fault {
+func (l *Lease) enqueue(w *waiter) *stream.Fault {
+	p := l.pool
 	tr := p.conf.Traffic
 	if !p.conf.Breakers.TakePending(p.priority) {
 		tr.RqPendingOverflow.Inc()
 		return overflow()
 	}
-	tr.RqPendingTotal.Inc()
-	tr.RqPendingActive.Inc()
-	p.counters.RqPendingActive.Inc()
 	p.mu.Lock()
-	if p.closed {
+	if f := l.enter(); f != nil || l.retired {
 		p.mu.Unlock()
-		p.leftPending()
-		return closing()
+		p.conf.Breakers.GivePending(p.priority)
+		return f
 	}
+	p.notePending()
 	p.pending = append(p.pending, w)
 	p.waiting.Add(1)
 	start, over := p.wantDial()
@@ -319,7 +336,14 @@ func (p *Pool) enqueue(w *waiter) *stream.Fault {
 	if start {
 		p.startDial()
 	}
+	p.preconnect()
 	return nil
+}
+
+func (p *Pool) notePending() {
+	p.conf.Traffic.RqPendingTotal.Inc()
+	p.conf.Traffic.RqPendingActive.Inc()
+	p.counters.RqPendingActive.Inc()
 }
 
 // wantDial tells whether to dial, and counts it if so; the caller holds mu. Each pool may have one
@@ -329,7 +353,7 @@ func (p *Pool) wantDial() (start, over bool) {
 	if p.closed || p.connecting*p.perConnection() >= len(p.pending) {
 		return false, false
 	}
-	over = !p.conf.Breakers.MayConnect(p.priority)
+	over = !p.mayConnect()
 	if over && (len(p.all) > 0 || p.connecting > 0) {
 		return false, true
 	}

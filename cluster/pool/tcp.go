@@ -46,6 +46,7 @@ func (c *TCP) Close(local bool) {
 	p.mu.Lock()
 	delete(p.tcp, c)
 	p.mu.Unlock()
+	defer p.settle()
 	p.conf.Traffic.RqActive.Dec()
 	p.counters.RqActive.Dec()
 	p.conf.Breakers.GiveRequest(p.priority)
@@ -68,9 +69,16 @@ func (l *Lease) Connect(p *Pool, target stream.Target, seq uint32, http2 bool) *
 		tr.RqPendingOverflow.Inc()
 		return overflow()
 	}
-	tr.RqPendingTotal.Inc()
-	tr.RqPendingActive.Inc()
-	p.counters.RqPendingActive.Inc()
+	p.mu.Lock()
+	if f := l.enter(); f != nil || l.retired {
+		p.mu.Unlock()
+		br.GivePending(p.priority)
+		p.settle()
+		return f
+	}
+	p.dialing++
+	p.mu.Unlock()
+	p.notePending()
 	ctx, cancel := context.WithCancel(p.conf.Ctx)
 	w := &waiter{target: target, seq: seq, cancel: cancel}
 	if http2 {
@@ -97,6 +105,7 @@ func (l *Lease) OpenTCP() *TCP {
 }
 
 func (p *Pool) dialTCP(ctx context.Context, w *waiter) {
+	defer p.dialed()
 	defer w.cancel()
 	start := time.Now()
 	conn, session, err := p.open(ctx, w.alpn)
@@ -122,6 +131,14 @@ func (p *Pool) dialTCP(ctx context.Context, w *waiter) {
 	stream.Do(func(t *stream.Turn) {
 		w.target.Post(t, stream.Event{Kind: stream.EventReady, Seq: w.seq})
 	})
+}
+
+// dialed ends the account of a TCP connection's dial.
+func (p *Pool) dialed() {
+	p.mu.Lock()
+	p.dialing--
+	p.mu.Unlock()
+	p.settle()
 }
 
 // failTCP tells a stream, if it still waits, that there is no connection for it.
