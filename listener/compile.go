@@ -16,6 +16,7 @@ import (
 	"sidecar/api/stats"
 	"sidecar/api/stream"
 	"sidecar/internal/config"
+	"sidecar/internal/netfilter"
 	"sidecar/listener/chain"
 )
 
@@ -122,6 +123,7 @@ type Chain struct {
 	transport filter.DownstreamTransport // nil: plaintext
 	// connectTimeout bounds making the transport ready; 0 is not at all.
 	connectTimeout time.Duration
+	filters        netfilter.Chain // those before terminal
 	terminal       filter.NetworkTerminal
 	digest         [32]byte
 	drain          *Draining
@@ -145,7 +147,13 @@ func (ch *Chain) end() {
 }
 
 // parts are what may have to be warmed, waited for and retired.
-func (ch *Chain) parts() [2]any { return [2]any{ch.transport, ch.terminal} }
+func (ch *Chain) parts() []any {
+	out := []any{ch.transport, ch.terminal}
+	for _, f := range ch.filters {
+		out = append(out, f)
+	}
+	return out
+}
 
 // Compile turns a listener resource into a Config. Chains that are the same in old are taken over
 // from it, with their connections. drain is the process's.
@@ -333,19 +341,28 @@ func (c *Config) compileChain(p *config.Path, fc *listenerv3.FilterChain, env *E
 	}
 	for i, f := range fc.GetFilters() {
 		filterFields.Check(fp.Index(i), f, errs)
-		made := c.compileNetwork(fp.Index(i), f, env, errs)
-		term, ok := made.(filter.NetworkTerminal)
-		switch {
-		case made == nil:
-		case i < len(fc.GetFilters())-1:
-			errs.Addf(fp.Index(i), "Error: terminal filter named %s must be the last filter in a network filter chain.", f.GetName())
-		case !ok:
-			errs.Addf(fp.Index(i), "Error: non-terminal filter named %s is the last filter in a network filter chain.", f.GetName())
-		default:
-			ch.terminal = term
-		}
+		ch.add(fp.Index(i), f.GetName(), c.compileNetwork(fp.Index(i), f, env, errs), i == len(fc.GetFilters())-1, errs)
 	}
 	return ch
+}
+
+// add takes what a filter was compiled to; nil was refused already.
+func (ch *Chain) add(p *config.Path, name string, made any, last bool, errs *config.Errors) {
+	switch f := made.(type) {
+	case filter.NetworkTerminal:
+		if !last {
+			errs.Addf(p, "Error: terminal filter named %s must be the last filter in a network filter chain.", name)
+		}
+		ch.terminal = f
+	case filter.NetworkFactory:
+		if last {
+			errs.Addf(p, "Error: non-terminal filter named %s is the last filter in a network filter chain.", name)
+		}
+		ch.filters = append(ch.filters, f)
+	case nil:
+	default:
+		errs.Addf(p, "%s is no network filter", name)
+	}
 }
 
 func (c *Config) compileNetwork(p *config.Path, f *listenerv3.Filter, env *Env, errs *config.Errors) any {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"sidecar/api/filter"
 	"sidecar/api/stats"
 	"sidecar/api/stream"
 	"sidecar/internal/wire"
@@ -43,7 +44,7 @@ func (g *generation) serve(nc net.Conn) {
 func (g *generation) handle(nc net.Conn, info *stream.ConnInfo, handOff bool) {
 	info.Listener, info.Direction, info.ListenerMetadata = g.cfg.Name, g.cfg.Direction, g.cfg.metadata
 	if err := g.inspect(nc, info); err != nil {
-		g.log(g.record(info), 0, "")
+		g.log(g.record(info, nil), 0, "")
 		return
 	}
 	if handOff && info.LocalRestored {
@@ -61,9 +62,13 @@ type record struct {
 	rx, tx stats.Counter
 }
 
-// record returns nil if the listener logs nothing.
-func (g *generation) record(info *stream.ConnInfo) *record {
-	if len(g.cfg.accessLogs) == 0 {
+// moved is what the connection's socket has read and written.
+func (r *record) moved() (received, sent uint64) { return r.rx.Value(), r.tx.Value() }
+
+// record returns nil if the listener logs nothing and the chain, which may be nil, has no filters that
+// could want it.
+func (g *generation) record(info *stream.ConnInfo, ch *Chain) *record {
+	if len(g.cfg.accessLogs) == 0 && (ch == nil || len(ch.filters) == 0) {
 		return nil
 	}
 	r := &record{}
@@ -81,12 +86,12 @@ func (g *generation) hand(nc net.Conn, info *stream.ConnInfo) {
 	}
 	if ch == nil {
 		g.stats.NoChain.Inc()
-		g.log(g.record(info), stream.NoRouteFound, "filter_chain_not_found")
+		g.log(g.record(info, nil), stream.NoRouteFound, "filter_chain_not_found")
 		return
 	}
 	info.Chain = ch.Name
 	opt := wire.Options{High: g.cfg.bufferLimit}
-	r := g.record(info)
+	r := g.record(info, ch)
 	if r != nil {
 		info.Record = &r.Info
 		opt.Rx, opt.Tx = &r.rx, &r.tx
@@ -108,7 +113,33 @@ func (g *generation) hand(nc net.Conn, info *stream.ConnInfo) {
 	if !g.secure(ch, w, info) {
 		return
 	}
-	ch.terminal.Serve(stream.NewTurn(), w, info, ch.drain)
+	g.run(ch, w, info, r)
+}
+
+// run gives the connection to the chain's filters.
+func (g *generation) run(ch *Chain, w *wire.Conn, info *stream.ConnInfo, r *record) {
+	t := stream.NewTurn()
+	if len(ch.filters) == 0 {
+		ch.terminal.Serve(t, w, info, ch.drain)
+		return
+	}
+	info.Record.Metadata = info.Metadata
+	run, ok := ch.filters.Begin(t, &filter.Connection{Wire: w, Info: info, Moved: r.moved})
+	defer func() {
+		r.complete()
+		run.End(&r.Info)
+	}()
+	if ok {
+		ch.terminal.Serve(t, w, info, ch.drain)
+	}
+}
+
+// complete fills in what a terminal filter has left open.
+func (r *record) complete() {
+	if r.BytesReceived == 0 && r.BytesSent == 0 {
+		r.BytesReceived, r.BytesSent = r.moved()
+	}
+	r.Complete = time.Since(r.Start)
 }
 
 // log writes the listener's access log, with the type that Envoy gives such lines: none.
@@ -123,11 +154,8 @@ func (g *generation) log(r *record, f stream.Flag, details string) {
 	if details != "" {
 		r.Details = details
 	}
-	if r.BytesReceived == 0 && r.BytesSent == 0 {
-		r.BytesReceived, r.BytesSent = r.rx.Value(), r.tx.Value()
-	}
+	r.complete()
 	r.LogType = stream.LogNotSet
-	r.Complete = time.Since(r.Start)
 	for _, l := range g.cfg.accessLogs {
 		l.Log(&r.Info)
 	}

@@ -25,6 +25,47 @@ type NetworkTerminal interface {
 	Serve(t *stream.Turn, c *wire.Conn, info *stream.ConnInfo, d Drainer)
 }
 
+// Connection is what a network filter sees of the connection that it was made for: one of a listener,
+// or, among the filters of a cluster, one to a host.
+type Connection struct {
+	// Wire is the connection. A filter may write to it in OnNewConnection, before anybody else does, and
+	// close it at any time.
+	Wire *wire.Conn
+	// Info is the connection's record. A filter may write to its maps in OnNewConnection; afterwards
+	// others read them.
+	Info *stream.ConnInfo
+	// Upstream says that it is a connection to a host.
+	Upstream bool
+	// Moved tells what the socket has read and written so far; nil where nobody counts.
+	Moved func() (received, sent uint64)
+}
+
+// NetworkFactory makes the filter of one connection. It is immutable and shared by all connections.
+type NetworkFactory interface {
+	// NewNetworkFilter returns the filter, which implements some of wire.ReadTap, wire.WriteTap and the
+	// interfaces below; nil leaves the filter out of this connection. The transport is ready: what was
+	// negotiated is known.
+	NewNetworkFilter(c *Connection) any
+}
+
+// NewConnection is called before anything is read or written, on the connection's goroutine, which it
+// may keep waiting. false closes the connection.
+type NewConnection interface {
+	OnNewConnection(t *stream.Turn) bool
+}
+
+// UpstreamKnown is called once the terminal filter has found a host for the whole connection. The
+// record holds only during the call.
+type UpstreamKnown interface {
+	OnUpstreamKnown(info *stream.Info)
+}
+
+// ConnectionEnd is called last, when nothing is read or written any more. The record holds only
+// during the call; it is that of the connection as a whole.
+type ConnectionEnd interface {
+	OnConnectionEnd(info *stream.Info)
+}
+
 // Warmer is implemented by what a Compile returned if it has to be started before it can serve, such
 // as a plugin. Warm blocks until then, or until ctx ends; its error rejects the configuration.
 type Warmer interface {
@@ -60,6 +101,6 @@ type NetworkContext struct {
 type NetworkEntry struct {
 	Name   string
 	Config proto.Message
-	// Compile turns the configuration into a NetworkTerminal.
+	// Compile turns the configuration into a NetworkTerminal, or into a NetworkFactory.
 	Compile func(m proto.Message, c NetworkContext) (any, error)
 }

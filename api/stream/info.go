@@ -154,6 +154,9 @@ type ConnInfo struct {
 	// Record is the connection's own record, which the listener logs at its end; nil if it logs
 	// nothing. A terminal filter that serves the whole connection as one stream fills it.
 	Record *Info
+	// OnUpstream, if not nil, is called by a terminal filter that serves the whole connection as one
+	// stream, once it has found a host. Network filters ask for it.
+	OnUpstream func(*Info)
 
 	// ProxyTLVs are those of the PROXY header that the listener was told to pass on.
 	ProxyTLVs []ProxyTLV

@@ -82,6 +82,9 @@ type Conn struct {
 	direct   []byte
 	low      bool // stopped writing to tell the sources that the low watermark is reached
 
+	taps   *taps        // set by Tap, nil without
+	tapped atomic.Int32 // how many of them still look
+
 	closed atomic.Bool
 	// lingering is set once what remains is only sent to be rid of it: the peer has to go on reading.
 	lingering atomic.Bool
@@ -173,6 +176,14 @@ func (c *Conn) Preload(p []byte) { c.early.Append(p) }
 // error. The end of the peer's data is io.EOF in both cases. want is asked again at each wake-up,
 // since the connection's state may have changed while the reader was parked.
 func (c *Conn) Read(size int, want func() bool) (*buf.Block, int, error) {
+	if c.taps != nil {
+		return c.readTapped(size, want)
+	}
+	return c.readPlain(size, want)
+}
+
+// readPlain is Read without taps.
+func (c *Conn) readPlain(size int, want func() bool) (*buf.Block, int, error) {
 	if s := c.sec.Load(); s != nil {
 		return c.readSecure(s, size, want)
 	}
@@ -332,6 +343,7 @@ func (c *Conn) Flush(t *stream.Turn) {
 		}
 		c.take()
 		c.mu.Unlock()
+		c.passWrite()
 		if err := c.raw.Write(c.tryFn); err != nil && c.writeErr == nil {
 			c.writeErr = err
 		}
@@ -453,6 +465,7 @@ func (c *Conn) writeLoop() {
 		}
 		c.take()
 		c.mu.Unlock()
+		c.passWrite()
 	}
 }
 
@@ -622,6 +635,9 @@ func (c *Conn) Closed() bool { return c.closed.Load() }
 // Release gives back what the reader holds; it is called as the reader ends.
 func (c *Conn) Release() {
 	c.early.Reset()
+	if c.taps != nil {
+		c.taps.in.Reset()
+	}
 	if s := c.sec.Load(); s != nil {
 		s.release()
 	}
@@ -635,7 +651,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error { return c.nc.SetReadDeadline(
 // direction of the connection, as a TCP proxy does; codecs use Begin and End.
 func (c *Conn) Send(t *stream.Turn, p []byte) {
 	c.mu.Lock()
-	if c.writing || c.broken || c.waits() {
+	if c.writing || c.broken || c.Tapped() || c.waits() {
 		c.out.Append(p)
 		c.End(t)
 		return

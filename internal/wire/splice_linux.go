@@ -88,6 +88,9 @@ var ErrNoSplice = errors.New("splice is not supported here")
 // preloaded, and only while nothing waits in dst's output and nobody else writes to it. moved is told
 // of each piece that has reached dst's kernel. A transfer that pauses holds no pipe.
 func (c *Conn) SpliceTo(dst *Conn, moved func(n int)) error {
+	if c.Tapped() || dst.Tapped() {
+		return ErrNoSplice
+	}
 	if c.Secured() || dst.Secured() {
 		return ErrNoSplice
 	}

@@ -25,6 +25,9 @@ func (c *Config) Serve(t *stream.Turn, down *wire.Conn, info *stream.ConnInfo, _
 		s.log(s.info, stream.LogTCPConnectionStart)
 	}
 	if s.connect(t) {
+		if info.OnUpstream != nil {
+			info.OnUpstream(s.info)
+		}
 		if c.logOnConnected {
 			s.log(s.info, stream.LogTCPUpstreamConnected)
 		}
