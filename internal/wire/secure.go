@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -90,7 +91,10 @@ func (c *Conn) Secure(ctx context.Context, start func(nc net.Conn) *tls.Conn) (t
 	s.tls = start(s)
 	// On its own goroutine, since it needs a deep stack: that of the connection stays small.
 	done := make(chan error, 1)
-	task.Go("tls handshake", func() { done <- s.tls.HandshakeContext(ctx) }, func(p *task.Panic) { done <- p })
+	task.Go("tls handshake", func() {
+		deepen()
+		done <- s.handshake(ctx)
+	}, func(p *task.Panic) { done <- p })
 	if err := <-done; err != nil {
 		s.release()
 		return tls.ConnectionState{}, err
@@ -98,6 +102,29 @@ func (c *Conn) Secure(ctx context.Context, start func(nc net.Conn) *tls.Conn) (t
 	s.ready = true
 	c.sec.Store(s)
 	return s.tls.ConnectionState(), nil
+}
+
+// handshake is HandshakeContext without the goroutine that it starts to watch a context. When ctx ends
+// first, Close may still be at work, so nothing may come after its error but the connection's end.
+func (s *secure) handshake(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	err := s.tls.Handshake()
+	if !stop() {
+		return ctx.Err()
+	}
+	return err
+}
+
+// deepStack is about what a handshake needs of its goroutine's stack.
+const deepStack = 12 << 10
+
+// deepen grows the stack of its goroutine to a handshake's needs at once: growing by and by means
+// copying the stack four times, with the frames of crypto/tls on it.
+//
+//go:noinline
+func deepen() {
+	var room [deepStack]byte
+	runtime.KeepAlive(&room)
 }
 
 // Secured tells whether Secure has succeeded.
@@ -251,7 +278,8 @@ func (s *secure) fillReady(fd uintptr) bool {
 
 // decrypt turns what was fed into at most one block of plaintext.
 func (s *secure) decrypt(size int) {
-	b, n := buf.GetBlock(size), 0
+	b, front := buf.GetBlock(size), s.c.front()
+	n := front
 	for n < len(b.B) && (s.more || s.ended || s.in.Len() > 0) {
 		m, err := s.tls.Read(b.B[n:])
 		n += m
@@ -261,11 +289,12 @@ func (s *secure) decrypt(size int) {
 			break
 		}
 	}
-	if n == 0 {
+	if n == front {
 		b.Put()
 		return
 	}
-	s.c.countRx(n)
+	s.c.countRx(n - front)
+	s.c.moveRest(b)
 	s.held, s.n = b, n
 }
 
@@ -307,8 +336,15 @@ func (c *Conn) parting() bool {
 // seal encrypts the next piece of what is to be written. The writer calls it when it has no records.
 func (c *Conn) seal(s *secure) {
 	p := c.direct
+	var joined *buf.Block
 	if len(p) == 0 {
-		p = c.chunk.Bytes()
+		p = c.chunk.First()
+		if n := min(c.chunk.Len(), sealSize); len(p) < n {
+			// A record for each piece would cost more than the copy.
+			joined = buf.GetBlock(n)
+			p = joined.B[:n]
+			c.chunk.Peek(p)
+		}
 	}
 	p = p[:min(len(p), sealSize)]
 	var err error
@@ -320,6 +356,9 @@ func (c *Conn) seal(s *secure) {
 		} else {
 			c.chunk.Consume(len(p))
 		}
+	}
+	if joined != nil {
+		joined.Put()
 	}
 	if c.farewell && err == nil && c.chunk.Len() == 0 && len(c.direct) == 0 {
 		c.farewell = false
