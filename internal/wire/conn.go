@@ -71,13 +71,14 @@ type Conn struct {
 	block   *buf.Block
 	size    int
 	n       int
+	rest    *buf.Buffer // goes in front of what is read; nil: nothing
 	readErr error
 	early   buf.Buffer
 
 	// Owned by whoever set writing.
-	chunk    buf.Buffer
-	records  buf.Buffer // what goes to the socket before the rest of chunk; TLS only
-	farewell bool       // a close_notify follows chunk
+	chunk    buf.Chain
+	records  buf.Chain // what goes to the socket before the rest of chunk; TLS only
+	farewell bool      // a close_notify follows chunk
 	writeErr error
 	direct   []byte
 	low      bool // stopped writing to tell the sources that the low watermark is reached
@@ -92,9 +93,9 @@ type Conn struct {
 	takes atomic.Uint64
 
 	mu      sync.Mutex // guards below; a leaf
-	out     buf.Buffer
-	sealed  buf.Buffer // records that crypto/tls has made, in order; TLS only
-	sending int        // bytes in chunk and records
+	out     buf.Chain
+	sealed  buf.Chain // records that crypto/tls has made, in order; TLS only
+	sending int       // bytes in chunk and records
 	writing bool
 	dirty   bool
 	full    bool
@@ -176,13 +177,34 @@ func (c *Conn) Preload(p []byte) { c.early.Append(p) }
 // error. The end of the peer's data is io.EOF in both cases. want is asked again at each wake-up,
 // since the connection's state may have changed while the reader was parked.
 func (c *Conn) Read(size int, want func() bool) (*buf.Block, int, error) {
-	if c.taps != nil {
-		return c.readTapped(size, want)
-	}
-	return c.readPlain(size, want)
+	return c.ReadBehind(nil, size, want)
 }
 
-// readPlain is Read without taps.
+// ReadBehind is Read with rest, if it is not nil, in front of what is read: the beginning of something
+// whose end had not come. Once there is more, its bytes are moved to the block and count in n.
+func (c *Conn) ReadBehind(rest *buf.Buffer, size int, want func() bool) (*buf.Block, int, error) {
+	if rest != nil && rest.Len() > 0 {
+		size = max(min(rest.Len()+buf.Read, buf.Bulk), rest.Len()+buf.Small, size)
+	} else {
+		rest = nil
+	}
+	if c.taps == nil {
+		c.rest = rest
+		return c.readPlain(size, want)
+	}
+	b, n, err := c.readTapped(size, want)
+	if b == nil || rest == nil {
+		return b, n, err
+	}
+	rest.Append(b.B[:n])
+	b.Put()
+	b = buf.GetBlock(rest.Len())
+	n = copy(b.B, rest.Bytes())
+	rest.Reset()
+	return b, n, err
+}
+
+// readPlain is ReadBehind without taps.
 func (c *Conn) readPlain(size int, want func() bool) (*buf.Block, int, error) {
 	if s := c.sec.Load(); s != nil {
 		return c.readSecure(s, size, want)
@@ -191,8 +213,10 @@ func (c *Conn) readPlain(size int, want func() bool) (*buf.Block, int, error) {
 		if !want() {
 			return nil, 0, nil
 		}
-		b := buf.GetBlock(max(size, c.early.Len()))
-		n := copy(b.B, c.early.Bytes())
+		left := c.front()
+		b := buf.GetBlock(max(size, left+c.early.Len()))
+		n := c.moveRest(b)
+		n += copy(b.B[n:], c.early.Bytes())
 		c.early.Reset()
 		return b, n, nil
 	}
@@ -213,11 +237,12 @@ func (c *Conn) readReady(fd uintptr) bool {
 		return c.peek(int(fd))
 	}
 	b := buf.GetBlock(c.size)
+	front := c.front()
 	for {
-		n, err := syscall.Read(int(fd), b.B)
+		n, err := syscall.Read(int(fd), b.B[front:])
 		switch {
 		case n > 0:
-			c.block, c.n = b, n
+			c.block, c.n = b, n+c.moveRest(b)
 			c.countRx(n)
 			return true
 		case err == syscall.EINTR:
@@ -233,6 +258,24 @@ func (c *Conn) readReady(fd uintptr) bool {
 		b.Put()
 		return true
 	}
+}
+
+// front is how much room what is put in front of the next block takes.
+func (c *Conn) front() int {
+	if c.rest == nil {
+		return 0
+	}
+	return c.rest.Len()
+}
+
+// moveRest puts it there.
+func (c *Conn) moveRest(b *buf.Block) int {
+	if c.rest == nil {
+		return 0
+	}
+	n := copy(b.B, c.rest.Bytes())
+	c.rest.Reset()
+	return n
 }
 
 func (c *Conn) peek(fd int) bool {
@@ -257,7 +300,7 @@ func (c *Conn) peek(fd int) bool {
 
 // Begin locks the output and returns it for appending; End must follow at once. Nothing else may be
 // called between the two.
-func (c *Conn) Begin() *buf.Buffer {
+func (c *Conn) Begin() *buf.Chain {
 	c.mu.Lock()
 	return &c.out
 }
@@ -527,7 +570,7 @@ func (c *Conn) send(fd int) bool {
 		}
 	}
 	for {
-		n, err := syscall.Write(fd, q.Bytes())
+		n, err := q.WriteTo(fd)
 		if n > 0 {
 			q.Consume(n)
 			if secure == nil {

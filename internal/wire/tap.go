@@ -94,7 +94,7 @@ func (c *Conn) passWrite() {
 	if x == nil || len(x.writes) == 0 {
 		return
 	}
-	for p := c.chunk.Bytes(); len(p) > 0; p = c.chunk.Bytes() {
+	for p := c.chunk.First(); len(p) > 0; p = c.chunk.First() {
 		x.out.Append(p)
 		c.chunk.Consume(len(p))
 	}

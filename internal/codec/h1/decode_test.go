@@ -575,7 +575,7 @@ func TestDecodeAllocs(t *testing.T) {
 		"Cookie: a=b\r\nCookie: c=d\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n" +
 		"2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n")
 	work := make([]byte, len(in))
-	var out buf.Buffer
+	var out buf.Chain
 	run := func() {
 		copy(work, in)
 		d.m.Reset()

@@ -108,7 +108,7 @@ func isUpgrade(m *header.Map) bool {
 }
 
 // encodeRequest appends a request head to out.
-func encodeRequest(out *buf.Buffer, o *Options, m *header.Map, p plan) {
+func encodeRequest(out *buf.Chain, o *Options, m *header.Map, p plan) {
 	e := newHeadWriter(out, o, m)
 	e.request(m, p)
 	if e.dirty() {
@@ -162,7 +162,7 @@ const (
 )
 
 // encodeResponse appends a response head to out.
-func encodeResponse(out *buf.Buffer, o *Options, m *header.Map, status int, http10 bool, x extra, p plan) {
+func encodeResponse(out *buf.Chain, o *Options, m *header.Map, status int, http10 bool, x extra, p plan) {
 	e := newHeadWriter(out, o, m)
 	e.response(m, status, http10, x, p)
 	if e.dirty() {
@@ -204,14 +204,14 @@ func statusOf(m *header.Map) int {
 // headSlack is more than what a head may get beside its map: first line, added fields.
 const headSlack = 256
 
-func newHeadWriter(out *buf.Buffer, o *Options, m *header.Map) headWriter {
+func newHeadWriter(out *buf.Chain, o *Options, m *header.Map) headWriter {
 	tail := out.Tail(m.Bytes() + 4*m.Len() + headSlack)[:0]
 	return headWriter{opt: o, out: tail, room: cap(tail)}
 }
 
 // flush makes the head part of the buffer it was written into. A target that grew by
 // percent-encoding may have outgrown it.
-func (e *headWriter) flush(out *buf.Buffer) {
+func (e *headWriter) flush(out *buf.Chain) {
 	if cap(e.out) != e.room {
 		out.Append(e.out)
 		return

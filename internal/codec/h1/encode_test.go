@@ -17,16 +17,22 @@ func fill(m *header.Map, kv ...string) *header.Map {
 	return m
 }
 
+// flat returns what a chain holds.
+func flat(c *buf.Chain) []byte {
+	p := make([]byte, c.Len())
+	return p[:c.Peek(p)]
+}
+
 // wireBytes encodes a message whose body comes in two parts and writes line ends as |.
-func wireBytes(encode func(out *buf.Buffer, w *bodyWriter), o *Options, body string, trailers *header.Map) (string, bool) {
-	var out buf.Buffer
+func wireBytes(encode func(out *buf.Chain, w *bodyWriter), o *Options, body string, trailers *header.Map) (string, bool) {
+	var out buf.Chain
 	defer out.Reset()
 	var w bodyWriter
 	encode(&out, &w)
 	w.data(&out, []byte(body[:len(body)/2]))
 	w.data(&out, []byte(body[len(body)/2:]))
 	w.end(&out, o, trailers)
-	return strings.ReplaceAll(string(out.Bytes()), "\r\n", "|"), w.broken
+	return strings.ReplaceAll(string(flat(&out)), "\r\n", "|"), w.broken
 }
 
 func TestEncodeRequest(t *testing.T) {
@@ -66,7 +72,7 @@ func TestEncodeRequest(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			m := fill(new(header.Map), c.kv...)
-			got, broken := wireBytes(func(out *buf.Buffer, w *bodyWriter) {
+			got, broken := wireBytes(func(out *buf.Chain, w *bodyWriter) {
 				p := requestPlan(m, c.body == "")
 				w.begin(p)
 				encodeRequest(out, &c.opt, m, p)
@@ -113,7 +119,7 @@ func TestEncodeResponse(t *testing.T) {
 			t.Parallel()
 			m := fill(new(header.Map), c.kv...)
 			o := &Options{}
-			got, broken := wireBytes(func(out *buf.Buffer, w *bodyWriter) {
+			got, broken := wireBytes(func(out *buf.Chain, w *bodyWriter) {
 				status := statusOf(m)
 				p := responsePlan(m, status, c.r)
 				w.begin(p)
@@ -143,7 +149,7 @@ func TestEncodeTrailers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			o := &Options{EnableTrailers: c.on}
-			got, _ := wireBytes(func(_ *buf.Buffer, w *bodyWriter) { w.begin(plan{frame: frameChunked}) }, o, "a", c.tr)
+			got, _ := wireBytes(func(_ *buf.Chain, w *bodyWriter) { w.begin(plan{frame: frameChunked}) }, o, "a", c.tr)
 			if d := cmp.Diff(c.want, got); d != "" {
 				t.Error(d)
 			}
@@ -164,10 +170,10 @@ func TestPreserveCase(t *testing.T) {
 	}
 	d.m.SetStatic(header.Scheme, "http")
 	d.m.Add("x-added", "2")
-	var out buf.Buffer
+	var out buf.Chain
 	encodeRequest(&out, &so.Options, &d.m, requestPlan(&d.m, true))
 	want := "GET / HTTP/1.1\r\nHOST: a\r\nX-ONE: 1\r\ncOOkie: b\r\nx-added: 2\r\n\r\n"
-	if diff := cmp.Diff(want, string(out.Bytes())); diff != "" {
+	if diff := cmp.Diff(want, string(flat(&out))); diff != "" {
 		t.Error(diff)
 	}
 	out.Reset()

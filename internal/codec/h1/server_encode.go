@@ -17,7 +17,7 @@ func (l *link) write(t *stream.Turn, s string) {
 }
 
 // encoded counts what was appended to out since it had n bytes.
-func (l *link) encoded(out *buf.Buffer, n int, isHead bool) {
+func (l *link) encoded(out *buf.Chain, n int, isHead bool) {
 	k := uint64(out.Len() - n)
 	l.sent.Add(k)
 	if isHead {

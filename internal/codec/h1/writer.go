@@ -30,7 +30,7 @@ type bodyWriter struct {
 func (w *bodyWriter) begin(p plan) { *w = bodyWriter{frame: p.frame, left: p.left} }
 
 // data appends a part of the body.
-func (w *bodyWriter) data(out *buf.Buffer, p []byte) {
+func (w *bodyWriter) data(out *buf.Chain, p []byte) {
 	if len(p) == 0 {
 		return
 	}
@@ -53,14 +53,14 @@ func (w *bodyWriter) data(out *buf.Buffer, p []byte) {
 	}
 }
 
-func chunkHead(out *buf.Buffer, n int) {
+func chunkHead(out *buf.Chain, n int) {
 	const most = 18 // sixteen digits and the line end
 	tail := out.Tail(most)
 	out.Extend(len(append(strconv.AppendUint(tail[:0], uint64(n), 16), "\r\n"...)))
 }
 
 // end finishes the body, with trailers if there are any and the framing can have them.
-func (w *bodyWriter) end(out *buf.Buffer, o *Options, trailers *header.Map) {
+func (w *bodyWriter) end(out *buf.Chain, o *Options, trailers *header.Map) {
 	if w.left > 0 {
 		w.broken = true
 	}

@@ -50,11 +50,11 @@ func TestServerAllocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	var out buf.Buffer
+	var out buf.Chain
 	out.AppendString(preface)
 	appendFrame(&out, frameSettings, 0, 0, nil)
 	appendWord(&out, frameWindowUpdate, 0, 1<<30)
-	if _, err := nc.Write(out.Bytes()); err != nil {
+	if _, err := nc.Write(out.First()); err != nil {
 		t.Fatal(err)
 	}
 	var m header.Map

@@ -82,22 +82,29 @@ func putHeader(b []byte, n int, kind, flags uint8, id uint32) {
 }
 
 // appendFrame appends a whole frame.
-func appendFrame(out *buf.Buffer, kind, flags uint8, id uint32, p []byte) {
+func appendFrame(out *buf.Chain, kind, flags uint8, id uint32, p []byte) {
 	tail := out.Tail(headerSize + len(p))
 	putHeader(tail, len(p), kind, flags, id)
 	copy(tail[headerSize:], p)
 	out.Extend(headerSize + len(p))
 }
 
+// appendData appends a DATA frame: p, which is a part of block if that is not nil.
+func appendData(out *buf.Chain, flags uint8, id uint32, block *buf.Block, p []byte) {
+	putHeader(out.Tail(headerSize), len(p), frameData, flags, id)
+	out.Extend(headerSize)
+	out.AppendShared(block, p)
+}
+
 // appendWord appends a frame whose payload is one number: RST_STREAM and WINDOW_UPDATE.
-func appendWord(out *buf.Buffer, kind uint8, id, word uint32) {
+func appendWord(out *buf.Chain, kind uint8, id, word uint32) {
 	tail := out.Tail(headerSize + 4)
 	putHeader(tail, 4, kind, 0, id)
 	binary.BigEndian.PutUint32(tail[headerSize:], word)
 	out.Extend(headerSize + 4)
 }
 
-func appendGoAway(out *buf.Buffer, last uint32, c code) {
+func appendGoAway(out *buf.Chain, last uint32, c code) {
 	tail := out.Tail(headerSize + 8)
 	putHeader(tail, 8, frameGoAway, 0, 0)
 	binary.BigEndian.PutUint32(tail[headerSize:], last)
