@@ -12,6 +12,7 @@ import (
 	"sidecar/internal/config"
 	"sidecar/internal/log"
 	"sidecar/internal/server"
+	"sidecar/internal/server/wasmcli"
 )
 
 func main() { os.Exit(run(context.Background(), os.Args, os.Stdout, os.Stderr)) }
@@ -19,6 +20,9 @@ func main() { os.Exit(run(context.Background(), os.Args, os.Stdout, os.Stderr)) 
 // run is main with its surroundings as arguments. It returns the exit code: 0, or 1 for anything
 // that is wrong, as Envoy does.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 1 && args[1] == "wasm" {
+		return wasmcli.Main(ctx, args[2:], stdout, stderr)
+	}
 	c, err := parseFlags(args[1:])
 	if err != nil {
 		fmt.Fprintln(stderr, err)

@@ -7,7 +7,8 @@ import (
 
 // usage lists the flags that do something; those that don't are named at the end.
 func usage(w io.Writer, program string) {
-	fmt.Fprintf(w, "usage: %s -c <path> [flags]\n\n", program)
+	fmt.Fprintf(w, "usage: %s -c <path> [flags]\n", program)
+	fmt.Fprintf(w, "       %s wasm run|inspect <plugin.wasm>   try a Wasm plugin without a server\n\n", program)
 	var ineffective, unsupported []string
 	for _, f := range flagTable() {
 		switch {

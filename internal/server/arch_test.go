@@ -53,7 +53,7 @@ var only = map[string][]string{
 	"github.com/bytecodealliance/wasmtime-go/": {"wasmhost/internal/engine"},
 	// The others are its peers in benchmarks and recordings.
 	"golang.org/x/net/http2":   {"internal/codec/h2", "internal/bench/", "internal/compat/play"},
-	"sidecar/wasmhost/plugin/": {"internal/server", "wasmhost/plugin/"},
+	"sidecar/wasmhost/plugin/": {"internal/server", "internal/server/wasmcli", "wasmhost/plugin/"},
 }
 
 // bannedNames say nothing of what is inside.
