@@ -58,6 +58,7 @@ type active struct {
 	breakers *load.Breakers
 	balancer *lb.Balancer
 	pools    pool.Config
+	keyed    bool // streams have pools by what their connections are like
 	dst      *dstHosts // of ORIGINAL_DST
 }
 
@@ -133,8 +134,9 @@ func (c *Cluster) newActive() *active {
 			return c.m.opt.NewCodec(conn, &s.HTTP, h)
 		},
 		MaxStreams: s.HTTP.Protocol.MaxConcurrentStreams,
+		Preconnect: s.preconnect,
 	}
-	a.pools.Auto = s.HTTP.Auto
+	a.pools.Auto, a.keyed = s.HTTP.Auto, conf.keyed()
 	if x := conf.transports; x != nil {
 		a.pools.Transport = x.of
 	}

@@ -22,16 +22,17 @@ var clusterFields = config.Fields[*clusterv3.Cluster]{
 	Used: `name alt_stat_name type cluster_type eds_cluster_config connect_timeout
 		per_connection_buffer_limit_bytes lb_policy load_assignment max_requests_per_connection
 		circuit_breakers common_http_protocol_options http_protocol_options http2_protocol_options
+		upstream_http_protocol_options connection_pool_per_downstream_connection preconnect_policy
 		typed_extension_protocol_options dns_refresh_rate dns_jitter dns_failure_refresh_rate
 		respect_dns_ttl dns_lookup_family use_tcp_for_dns_lookups dns_resolvers dns_resolution_config
 		typed_dns_resolver_config cleanup_interval upstream_bind_config common_lb_config
 		transport_socket transport_socket_matches metadata upstream_connection_options round_robin_lb_config
 		least_request_lb_config original_dst_lb_config load_balancing_policy wait_for_warm_on_init`,
-	OffOnly: `protocol_selection track_timeout_budgets connection_pool_per_downstream_connection`,
+	OffOnly: `protocol_selection track_timeout_budgets`,
 	Refused: `transport_socket_matcher stats_matcher
-		per_connection_buffer_high_watermark_timeout health_checks upstream_http_protocol_options
+		per_connection_buffer_high_watermark_timeout health_checks
 		ring_hash_lb_config maglev_lb_config outlier_detection lb_subset_config filters lrs_server
-		lrs_report_endpoint_metrics upstream_config track_cluster_stats preconnect_policy
+		lrs_report_endpoint_metrics upstream_config track_cluster_stats
 		queuing_policies`,
 	NoOp: map[string]string{
 		"close_connections_on_host_health_failure": "only active health checks fail a host so, and " +
@@ -156,6 +157,8 @@ func (c *compiler) connections() {
 		c.errs.Add(config.Field("connect_timeout"), "must be positive")
 	}
 	s.BufferLimit = config.Value(msg.GetPerConnectionBufferLimitBytes(), 1<<20)
+	s.perDownstream = msg.GetConnectionPoolPerDownstreamConnection()
+	c.preconnecting(config.Field("preconnect_policy"), msg.GetPreconnectPolicy())
 	s.skipWarmOnInit = !config.Value(msg.GetWaitForWarmOnInit(), true)
 	c.transports()
 	if c.env.Bind != nil && msg.GetUpstreamBindConfig() == nil {

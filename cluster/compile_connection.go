@@ -28,11 +28,21 @@ var (
 		Used: "keepalive_probes keepalive_time keepalive_interval",
 	}
 	breakersFields = config.Fields[*clusterv3.CircuitBreakers]{
-		Used: "thresholds", Refused: "per_host_thresholds",
+		Used: "thresholds per_host_thresholds",
 	}
 	thresholdsFields = config.Fields[*clusterv3.CircuitBreakers_Thresholds]{
-		Used:    "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining",
-		Refused: "max_connection_pools",
+		Used: "priority max_connections max_pending_requests max_requests max_retries retry_budget " +
+			"track_remaining max_connection_pools",
+	}
+	hostThresholdsFields = config.Fields[*clusterv3.CircuitBreakers_Thresholds]{
+		Used: "priority max_connections",
+		// Envoy: "currently only the max_connections field is supported for per-host limits".
+		Refused: "max_pending_requests max_requests max_retries retry_budget track_remaining " +
+			"max_connection_pools",
+	}
+	preconnectFields = config.Fields[*clusterv3.Cluster_PreconnectPolicy]{
+		Used:    "per_upstream_preconnect_ratio",
+		Refused: "predictive_preconnect_ratio preconnect_enabled_metadata",
 	}
 	budgetFields = config.Fields[*clusterv3.CircuitBreakers_Thresholds_RetryBudget]{
 		Used: "budget_percent min_retry_concurrency", Refused: "budget_interval",
@@ -144,6 +154,34 @@ func (c *compiler) limits() {
 		c.set.limits[th.GetPriority()] = c.thresholds(at, th)
 		c.set.trackRemaining = c.set.trackRemaining || th.GetTrackRemaining()
 	}
+	c.hostLimits(p.Field("per_host_thresholds"), cb.GetPerHostThresholds())
+}
+
+// hostLimits compiles per_host_thresholds, of which the first for a priority counts.
+func (c *compiler) hostLimits(p *config.Path, list []*clusterv3.CircuitBreakers_Thresholds) {
+	var seen [2]bool
+	for i, th := range list {
+		at := p.Index(i)
+		hostThresholdsFields.Check(at, th, c.errs)
+		if th.GetPriority() > corev3.RoutingPriority_HIGH || th.GetPriority() < 0 {
+			c.errs.Addf(at.Field("priority"), "unknown value %d", th.GetPriority())
+			continue
+		}
+		if !seen[th.GetPriority()] {
+			seen[th.GetPriority()] = true
+			l := &c.set.limits[th.GetPriority()]
+			l.PerHost = config.Value(th.GetMaxConnections(), l.PerHost)
+		}
+	}
+}
+
+// preconnecting compiles preconnect_policy.
+func (c *compiler) preconnecting(p *config.Path, m *clusterv3.Cluster_PreconnectPolicy) {
+	if m == nil {
+		return
+	}
+	preconnectFields.Check(p, m, c.errs)
+	c.set.preconnect = config.Value(m.GetPerUpstreamPreconnectRatio(), 1) // 1 to 3, by the validation
 }
 
 func (c *compiler) thresholds(p *config.Path, th *clusterv3.CircuitBreakers_Thresholds) load.Limits {
@@ -152,6 +190,7 @@ func (c *compiler) thresholds(p *config.Path, th *clusterv3.CircuitBreakers_Thre
 	l.Pending = config.Value(th.GetMaxPendingRequests(), l.Pending)
 	l.Requests = config.Value(th.GetMaxRequests(), l.Requests)
 	l.Retries = config.Value(th.GetMaxRetries(), l.Retries)
+	l.Pools = config.Value(th.GetMaxConnectionPools(), l.Pools)
 	l.TrackRemaining = th.GetTrackRemaining()
 	if b := th.GetRetryBudget(); b != nil {
 		p = p.Field("retry_budget")

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -16,9 +17,12 @@ const httpOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 var (
 	httpOptionsFields = config.Fields[*httpv3.HttpProtocolOptions]{
-		Used: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config",
-		Refused: `upstream_http_protocol_options http_filters header_validation_config
+		Used: "upstream_http_protocol_options common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config",
+		Refused: `http_filters header_validation_config
 			outlier_detection request_mirror_policies hash_policy retry_policy`,
+	}
+	autoSNIFields = config.Fields[*corev3.UpstreamHttpProtocolOptions]{
+		Used: "auto_sni auto_san_validation override_auto_sni_header",
 	}
 	explicitFields = config.Fields[*httpv3.HttpProtocolOptions_ExplicitHttpConfig]{
 		Used: "http_protocol_options http2_protocol_options", Refused: "http3_protocol_options",
@@ -80,6 +84,7 @@ func (c *compiler) http() {
 		c.legacyAbsent()
 		return
 	}
+	c.autoSNI(config.Field("upstream_http_protocol_options"), c.msg.GetUpstreamHttpProtocolOptions()) //nolint:staticcheck // still read by Envoy
 	c.common(config.Field("common_http_protocol_options"), c.msg.GetCommonHttpProtocolOptions()) //nolint:staticcheck // still read by Envoy
 	c.http1(config.Field("http_protocol_options"), c.msg.GetHttpProtocolOptions())               //nolint:staticcheck // still read by Envoy
 	c.http2(config.Field("http2_protocol_options"), c.msg.GetHttp2ProtocolOptions())             //nolint:staticcheck // still read by Envoy
@@ -88,6 +93,9 @@ func (c *compiler) http() {
 // legacyAbsent refuses the older fields beside the extension, which would have no effect.
 func (c *compiler) legacyAbsent() {
 	const text = "must not be set beside typed_extension_protocol_options"
+	if c.msg.GetUpstreamHttpProtocolOptions() != nil { //nolint:staticcheck // refused
+		c.errs.Add(config.Field("upstream_http_protocol_options"), text)
+	}
 	if c.msg.GetCommonHttpProtocolOptions() != nil { //nolint:staticcheck // refused
 		c.errs.Add(config.Field("common_http_protocol_options"), text)
 	}
@@ -101,6 +109,7 @@ func (c *compiler) legacyAbsent() {
 
 func (c *compiler) httpOptions(p *config.Path, m *httpv3.HttpProtocolOptions) {
 	httpOptionsFields.Check(p, m, c.errs)
+	c.autoSNI(p.Field("upstream_http_protocol_options"), m.GetUpstreamHttpProtocolOptions())
 	c.common(p.Field("common_http_protocol_options"), m.GetCommonHttpProtocolOptions())
 	if e := m.GetExplicitHttpConfig(); e != nil {
 		at := p.Field("explicit_http_config")
@@ -125,6 +134,17 @@ func (c *compiler) httpOptions(p *config.Path, m *httpv3.HttpProtocolOptions) {
 		// Envoy speaks HTTP/2 to upstreams only if its options are there (ClusterInfoImpl's features).
 		c.http2(at.Field("http2_protocol_options"), d.GetHttp2ProtocolOptions())
 		c.set.HTTP.Downstream, c.set.HTTP.HTTP2 = c.set.HTTP.HTTP2, false
+	}
+}
+
+func (c *compiler) autoSNI(p *config.Path, m *corev3.UpstreamHttpProtocolOptions) {
+	if m == nil {
+		return
+	}
+	autoSNIFields.Check(p, m, c.errs)
+	c.set.HTTP.AutoSNI = AutoSNI{
+		ServerName: m.GetAutoSni(), SANs: m.GetAutoSanValidation(),
+		Header: strings.ToLower(m.GetOverrideAutoSniHeader()),
 	}
 }
 

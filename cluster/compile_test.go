@@ -94,9 +94,8 @@ func TestCompileErrors(t *testing.T) {
 		{"slow start", name + "round_robin_lb_config: {slow_start_config: {slow_start_window: 1s}}", []string{
 			"round_robin_lb_config.slow_start_config: is not supported",
 		}},
-		{"pools", name + "circuit_breakers: {thresholds: [{max_connection_pools: 1}], per_host_thresholds: [{}]}", []string{
-			"circuit_breakers.per_host_thresholds: is not supported",
-			"circuit_breakers.thresholds[0].max_connection_pools: is not supported",
+		{"limits per host", name + "circuit_breakers: {per_host_thresholds: [{max_requests: 1}]}", []string{
+			"circuit_breakers.per_host_thresholds[0].max_requests: is not supported",
 		}},
 		{"bad source address", name + "upstream_bind_config: {source_address: {address: nope, port_value: 0}}", []string{
 			"upstream_bind_config.source_address.address: malformed IP address: nope",

@@ -70,6 +70,8 @@ type Settings struct {
 	closeOnHostSetChange     bool
 	skipWarmOnInit           bool
 	trackRemaining           bool
+	perDownstream            bool    // connection_pool_per_downstream_connection
+	preconnect               float64 // per_upstream_preconnect_ratio
 }
 
 // HTTPOptions are what the codec of upstream connections is told.
@@ -89,6 +91,16 @@ type HTTPOptions struct {
 	HTTP2, Downstream, Auto bool
 	// Protocol are the options of HTTP/2's connections.
 	Protocol protocol.HTTP2
+	AutoSNI  AutoSNI
+}
+
+// Version tells what version of HTTP a request is sent with, as far as that is known before there is a
+// connection: one that negotiates it may turn out to speak HTTP/1.1.
+func (o *HTTPOptions) Version(downstream stream.Protocol) stream.Protocol {
+	if o.multiplexed(downstream) {
+		return stream.HTTP2
+	}
+	return stream.HTTP11
 }
 
 // multiplexed tells whether a request is sent over a connection that carries many of them.

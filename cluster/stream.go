@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"sidecar/api/filter"
 	"sidecar/api/header"
 	"sidecar/api/stream"
 	"sidecar/cluster/host"
@@ -27,6 +28,11 @@ type Context struct {
 	SpeaksHTTP2 bool
 	// Headers of the request, for ORIGINAL_DST with use_http_header; may be nil.
 	Headers *header.Map
+	// Conn is the downstream connection, if one causes the attempt: of a cluster whose connections tell
+	// of clients, or belong to them, it is the one that the connection is for.
+	Conn *stream.ConnInfo
+	// Ask is what the connection is to be like, as Cluster.Ask works it out; nil asks for nothing.
+	Ask *filter.ConnectOptions
 }
 
 // Attempt is one try of one stream at a cluster. The stream keeps it with its own state, so that an
@@ -49,11 +55,17 @@ type Attempt struct {
 //
 // Attempt.Host is set in all cases but "no healthy upstream" and the overflow of pending requests.
 func (c *Cluster) NewStream(t *stream.Turn, ctx *Context, target stream.Target, a *Attempt) (stream.Encoder, *stream.Fault) {
-	p, f := c.prepare(ctx, a, c.conf.Load().HTTP.multiplexed(ctx.Protocol))
+	mux := c.conf.Load().HTTP.multiplexed(ctx.Protocol)
+	p, f := c.prepare(ctx, a, mux)
 	if f != nil {
 		return nil, f
 	}
 	enc, f := a.lease.Get(t, p, target, ctx.Hint, ctx.Seq)
+	for a.lease.Retired() && f == nil {
+		if p, f = c.use().find(a.Host, ctx, mux); f == nil {
+			enc, f = a.lease.Get(t, p, target, ctx.Hint, ctx.Seq)
+		}
+	}
 	if a.lease.Refused() {
 		a.Host = nil // Envoy: a stream that may not wait has no upstream host, in logs and counters
 	}
@@ -67,7 +79,13 @@ func (c *Cluster) Connect(ctx *Context, target stream.Target, a *Attempt) *strea
 	if f != nil {
 		return f
 	}
-	return a.lease.Connect(p, target, ctx.Seq, ctx.SpeaksHTTP2)
+	f = a.lease.Connect(p, target, ctx.Seq, ctx.SpeaksHTTP2)
+	for a.lease.Retired() && f == nil {
+		if p, f = c.use().find(a.Host, ctx, false); f == nil {
+			f = a.lease.Connect(p, target, ctx.Seq, ctx.SpeaksHTTP2)
+		}
+	}
+	return f
 }
 
 func (c *Cluster) prepare(ctx *Context, a *Attempt, mux bool) (*pool.Pool, *stream.Fault) {
@@ -79,7 +97,23 @@ func (c *Cluster) prepare(ctx *Context, a *Attempt, mux bool) (*pool.Pool, *stre
 		return nil, noHealthyUpstream()
 	}
 	a.Host = h
-	return act.pool(h, ctx.Priority, mux), nil
+	return act.find(h, ctx, mux)
+}
+
+// find returns the pool for a stream to a host.
+func (a *active) find(h *host.Host, ctx *Context, mux bool) (*pool.Pool, *stream.Fault) {
+	if ctx.Ask == nil && !a.keyed {
+		p := a.pool(h, ctx.Priority, mux)
+		p.MakeRoom()
+		return p, nil
+	}
+	p := a.keyedPool(h, ctx, mux)
+	if p == nil {
+		a.traffic.CxPoolOverflow.Inc()
+		return nil, noHealthyUpstream()
+	}
+	p.MakeRoom()
+	return p, nil
 }
 
 func (c *Cluster) choose(act *active, ctx *Context) *host.Host {

@@ -3,10 +3,12 @@ package server
 import (
 	"fmt"
 
+	proxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 
 	"sidecar/api/filter"
+	"sidecar/cluster/proxyprotocol"
 	"sidecar/internal/tlsctx"
 )
 
@@ -33,6 +35,17 @@ func (s *Server) transports() map[string]*filter.TransportEntry {
 					return nil, fmt.Errorf("configuration is a %T", m)
 				}
 				return compiled(tlsctx.CompileUpstream(x, c, s.tlsEnv()))
+			},
+		},
+		{
+			Name:   "envoy.transport_sockets.upstream_proxy_protocol",
+			Config: &proxyv3.ProxyProtocolUpstreamTransport{},
+			Compile: func(m proto.Message, c filter.TransportContext) (any, error) {
+				x, ok := m.(*proxyv3.ProxyProtocolUpstreamTransport)
+				if !ok {
+					return nil, fmt.Errorf("configuration is a %T", m)
+				}
+				return compiled(proxyprotocol.Compile(x, c, out))
 			},
 		},
 	} {

@@ -220,6 +220,7 @@ func (r *Filter) prepare(t *stream.Turn) {
 	r.findGroups()
 	r.entry.FinalizeRequest(r.request, r.info, !r.cfg.suppressHeaders)
 	r.timeouts.announce(r)
+	r.ctx.Ask = r.cluster.Ask(r.request, r.request.Value(header.Authority), r.info)
 	r.bodyLimit = int(min(r.entry.BufferLimit, uint64(r.settings.BufferLimit)))
 	r.keepBody = r.retry.enabled()
 	r.payload = payloadOf(r.request)

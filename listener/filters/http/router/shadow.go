@@ -146,7 +146,7 @@ func (s *shadow) Receive(t *stream.Turn, e *stream.Event) {
 }
 
 func (s *shadow) begin(t *stream.Turn) {
-	s.ctx.Seq = 1
+	s.ctx.Seq, s.ctx.Ask = 1, s.cluster.Ask(&s.head, s.head.Value(header.Authority), nil)
 	if s.timeout > 0 {
 		x := s.target()
 		s.timer = time.AfterFunc(s.timeout, func() {

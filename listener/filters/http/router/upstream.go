@@ -20,7 +20,7 @@ func (r *Filter) start(t *stream.Turn) {
 	r.retry.context(&r.ctx)
 	r.ctx.Seq, r.ctx.Headers, r.ctx.Local = r.seq, r.request, r.info.Conn.Local
 	r.ctx.Hint = uint32(r.info.Conn.ID)
-	r.ctx.Protocol = r.info.Protocol
+	r.ctx.Protocol, r.ctx.Conn = r.info.Protocol, r.info.Conn
 	r.ctx.Priority = load.Default
 	if r.entry.Action.HighPriority {
 		r.ctx.Priority = load.High
