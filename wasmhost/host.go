@@ -9,11 +9,14 @@ import (
 	"sync"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
 	"sidecar/api/header"
 	"sidecar/api/stats"
 	"sidecar/api/stream"
 	"sidecar/internal/task"
 	"sidecar/wasmhost/abi"
+	"sidecar/wasmhost/attribute"
 	"sidecar/wasmhost/internal/engine"
 	"sidecar/wasmhost/wasi"
 )
@@ -24,6 +27,12 @@ type Options struct {
 	Stats *stats.Store
 	// Calls makes plugins' call-outs; nil refuses them all, as to unknown clusters.
 	Calls Caller
+	// GRPC makes their gRPC call-outs, Resolver looks up names for them; nil refuses all.
+	GRPC     GRPCCaller
+	Resolver Resolver
+	// Node is the proxy's identity, for attributes; Endpoints counts the hosts of a cluster.
+	Node      *corev3.Node
+	Endpoints func(cluster string) (int, bool)
 	// Concurrency is the most VMs that one plugin has. 0 is GOMAXPROCS.
 	Concurrency int
 	// Limits of plugins that set none of their own; the zero value is DefaultLimits.
@@ -71,6 +80,7 @@ type Host struct {
 	// Set by NewHost, never changed.
 	opts   Options
 	engine *engine.Engine
+	node   *attribute.Node
 	gate   *gate
 	shared *abi.Shared
 	starts chan struct{} // a place for each guest that starts off the request path
@@ -116,7 +126,7 @@ func NewHost(o Options) (*Host, error) {
 	}
 	places := max(2, 2*runtime.GOMAXPROCS(0))
 	return &Host{
-		opts: o, engine: e, gate: newGate(places), shared: abi.NewShared(o.SharedBytes),
+		opts: o, engine: e, node: attribute.NewNode(o.Node), gate: newGate(places), shared: abi.NewShared(o.SharedBytes),
 		starts:  make(chan struct{}, max(1, places/2)),
 		modules: map[[sha256.Size]byte]*moduleEntry{}, live: map[*VM]struct{}{},
 	}, nil

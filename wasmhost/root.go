@@ -24,7 +24,6 @@ func (*root) Headers(abi.MapType) (*header.Map, abi.Status) { return nil, abi.OK
 func (*root) MutableHeaders(abi.MapType) *header.Map        { return nil }
 func (*root) HeadersChanged(abi.MapType)                    {}
 func (*root) Buffer(abi.BufferType) (abi.Body, abi.Status)  { return abi.Body{}, abi.OK }
-func (*root) SetProperty(string, []byte) abi.Status         { return abi.NotFound }
 func (*root) Continue(abi.StreamType) abi.Status            { return abi.OK }
 func (*root) Close(abi.StreamType) abi.Status               { return abi.OK }
 func (*root) ClearRouteCache()                              {}
@@ -33,21 +32,13 @@ func (r *root) SendLocalResponse(abi.LocalResponse) {
 }
 
 func (r *root) AppendProperty(b []byte, p string) ([]byte, abi.Status) {
-	return r.vm.plugin.AppendProperty(b, p)
+	return r.vm.plugin.AppendProperty(b, nil, nil, p)
 }
 
-// AppendProperty answers the properties of the plugin itself, for any context.
-func (p *Plugin) AppendProperty(b []byte, path string) ([]byte, abi.Status) {
-	switch path {
-	case "plugin_name":
-		return append(b, p.config.Name...), abi.OK
-	case "plugin_root_id":
-		return append(b, p.config.RootID...), abi.OK
-	case "plugin_vm_id":
-		return append(b, p.config.VMID...), abi.OK
-	}
-	return b, abi.NotFound
-}
+func (r *root) Resolve(p string) (any, bool) { return r.vm.plugin.Resolve(nil, nil, p) }
+
+func (*root) SetProperty(string, []byte, abi.Declared) abi.Status { return abi.NotFound }
+func (*root) SetFilterState(string, []byte) abi.Status            { return abi.NotFound }
 
 // Levels of slog for those of plugins that it lacks.
 const (
@@ -126,9 +117,16 @@ var ErrNoCluster = errors.New("unknown cluster")
 
 // callout is a request that is on its way.
 type callout struct {
+	// Set before the call is known to anybody else.
 	vm     *VM
 	stream *Stream // that made it; nil for the root
-	cancel func(*stream.Turn)
+	token  uint32
+
+	// Guarded by VM.mu.
+	cancel                               func(*stream.Turn)
+	grpc                                 GRPCStream
+	reply                                []byte // of a gRPC call
+	localClosed, remoteClosed, cancelled bool
 }
 
 // abandon cancels on a goroutine of its own, as the canceller may be inside anything.
@@ -171,19 +169,12 @@ func (v *VM) HTTPCall(c abi.HTTPCall) (uint32, abi.Status) {
 	if len(c.Trailers) > 0 {
 		r.Trailers = mapOf(c.Trailers)
 	}
-	out := &callout{vm: v}
-	if o, ok := c.From.(Owner); ok {
-		out.stream, r.Parent = o.Stream(), o.Info()
-	}
-	v.mu.Lock()
-	if len(v.calls) >= maxCalls {
-		v.mu.Unlock()
+	out, parent, err := v.newCall(c.From, httpToken)
+	if err != nil {
 		return 0, abi.InternalFailure
 	}
-	v.token += 4 // The low bits tell kinds of call-outs apart; 0 is HTTP.
-	token := v.token
-	v.calls[token] = out
-	v.mu.Unlock()
+	r.Parent = parent
+	token := out.token
 	cancel, err := v.plugin.host.opts.Calls.CallHTTP(v.turn, r, func(t *stream.Turn, res CallResult) {
 		v.answered(t, token, res)
 	})
@@ -217,18 +208,23 @@ func (v *VM) answered(t *stream.Turn, token uint32, r CallResult) {
 	if !ok {
 		return // The VM has failed.
 	}
-	a := answer{token, r}
+	a := answer{token: token, result: r}
 	if c.stream == nil || !c.stream.deliver(t, a) {
 		v.answerRoot(t, a)
 	}
 }
 
+// answerRoot runs the callback on the root. What waits is bounded by the number of call-outs, and by
+// what a GRPCStream lets come.
 func (v *VM) answerRoot(t *stream.Turn, a answer) {
-	v.Do(t, "on_http_call_response", func() error { return v.answer(&v.root, a) })
+	v.must(t, func() error { return v.answer(&v.root, a) })
 }
 
 // answer runs the callback in a context.
 func (v *VM) answer(c abi.Context, a answer) error {
+	if a.grpc != nil {
+		return v.answerGRPC(c, a)
+	}
 	r := abi.NewCallResponse(a.result.Headers, a.result.Trailers, a.result.Body)
 	v.outcome = outcome{}
 	if a.result.Headers == nil {
@@ -242,6 +238,8 @@ func (v *VM) answer(c abi.Context, a answer) error {
 type answer struct {
 	token  uint32
 	result CallResult
+	call   *callout   // of a gRPC call-out
+	grpc   *GRPCEvent // nil: result
 }
 
 // trace is the guest's stack at a trap, for the log.

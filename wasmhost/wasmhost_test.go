@@ -182,7 +182,9 @@ func (o *owner) MutableHeaders(abi.MapType) *header.Map                 { return
 func (o *owner) HeadersChanged(abi.MapType)                             {}
 func (o *owner) Buffer(abi.BufferType) (abi.Body, abi.Status)           { return abi.Body{}, abi.OK }
 func (o *owner) AppendProperty(b []byte, _ string) ([]byte, abi.Status) { return b, abi.NotFound }
-func (o *owner) SetProperty(string, []byte) abi.Status                  { return abi.NotFound }
+func (o *owner) Resolve(string) (any, bool)                             { return nil, false }
+func (o *owner) SetProperty(string, []byte, abi.Declared) abi.Status    { return abi.NotFound }
+func (o *owner) SetFilterState(string, []byte) abi.Status               { return abi.NotFound }
 func (o *owner) SendLocalResponse(abi.LocalResponse)                    {}
 func (o *owner) Continue(abi.StreamType) abi.Status                     { return abi.OK }
 func (o *owner) Close(abi.StreamType) abi.Status                        { return abi.OK }

@@ -158,9 +158,7 @@ func (s *Server) assemble(errs *config.Errors) error {
 		Concurrency: s.opts.Concurrency, NewCodec: newClientCodec, NewHTTP2: newHTTP2Client, Random: rand.Uint64, Subscriber: s.xds,
 		Bind: bind, Transports: s.transports(),
 	})
-	s.wasm, err = wasmhost.NewHost(wasmhost.Options{
-		Log: s.opts.Logs.Component("wasm"), Stats: s.store, Calls: caller{s}, Concurrency: s.opts.Concurrency,
-	})
+	s.wasm, err = wasmhost.NewHost(s.wasmOptions())
 	if err != nil {
 		return fmt.Errorf("wasm: %w", err)
 	}

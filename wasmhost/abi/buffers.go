@@ -27,7 +27,9 @@ func (c call) buffer(b BufferType) (Body, Status) {
 			return Body{}, NotFound
 		}
 		return Body{Static: vm.callData}, OK
-	case b == GRPCReceiveBuffer, vm.effective == nil:
+	case b == GRPCReceiveBuffer:
+		return Body{Static: vm.received.message}, OK
+	case vm.effective == nil:
 		return Body{}, OK
 	}
 	return vm.effective.Buffer(b)

@@ -33,6 +33,12 @@ const (
 	cbDownstreamClose
 	cbUpstreamClose
 	cbForeignFunction
+	cbGRPCInitialMetadata
+	cbGRPCReceive
+	cbGRPCTrailingMetadata
+	cbGRPCClose
+	cbResolveDNS
+	cbStatsUpdate
 	numCallbacks
 )
 
@@ -65,6 +71,13 @@ var callbacks = [numCallbacks]engine.Export{
 	cbDownstreamClose:  {Name: "proxy_on_downstream_connection_close", Signature: "ii:"},
 	cbUpstreamClose:    {Name: "proxy_on_upstream_connection_close", Signature: "ii:"},
 	cbForeignFunction:  {Name: "proxy_on_foreign_function", Signature: "iii:"},
+
+	cbGRPCInitialMetadata:  {Name: "proxy_on_grpc_receive_initial_metadata", Signature: "iii:"},
+	cbGRPCReceive:          {Name: "proxy_on_grpc_receive", Signature: "iii:"},
+	cbGRPCTrailingMetadata: {Name: "proxy_on_grpc_receive_trailing_metadata", Signature: "iii:"},
+	cbGRPCClose:            {Name: "proxy_on_grpc_close", Signature: "iii:"},
+	cbResolveDNS:           {Name: "envoy_on_resolve_dns", Signature: "iii:"},
+	cbStatsUpdate:          {Name: "envoy_on_stats_update", Signature: "ii:"},
 }
 
 // exports is the list to link with; a callback that is not allowed gets a name that no module has.

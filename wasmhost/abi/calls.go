@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"google.golang.org/protobuf/proto"
-
 	"sidecar/api/header"
 )
 
@@ -63,25 +60,3 @@ func complete(h [][2]string) bool {
 	}
 	return found == 3
 }
-
-// grpcCall has no way to make the call yet. A plugin that names an unknown cluster hears what Envoy
-// says; any other hears of a failure that SDKs take without a trap, and the log says why.
-func grpcCall(c call) (Status, error) {
-	service, ok := c.bytes(0)
-	if !ok {
-		return InvalidMemoryAccess, nil
-	}
-	cluster := string(service)
-	var g corev3.GrpcService
-	if proto.Unmarshal(service, &g) == nil && g.GetEnvoyGrpc() != nil {
-		cluster = g.GetEnvoyGrpc().GetClusterName()
-	}
-	if !c.vm.Host.HasCluster(cluster) {
-		return ParseFailure, nil
-	}
-	c.vm.warnOnce("gRPC call-outs are not supported: proxy_grpc_call and proxy_grpc_stream fail")
-	return InternalFailure, nil
-}
-
-// noSuchCall answers for a token that was never given.
-func noSuchCall(call) (Status, error) { return NotFound, nil }

@@ -51,7 +51,12 @@ type Properties interface {
 	// AppendProperty appends the value of a path, whose segments are separated by NUL. path shares the
 	// guest's memory.
 	AppendProperty(dst []byte, path string) ([]byte, Status)
-	SetProperty(path string, value []byte) Status
+	// Resolve is the value of a path for expressions, of one of the types of cel.Attributes.
+	Resolve(path string) (any, bool)
+	// SetProperty and SetFilterState keep nothing of what they are handed.
+	SetProperty(path string, value []byte, d Declared) Status
+	// SetFilterState sets one of the proxy's own objects.
+	SetFilterState(name string, value []byte) Status
 }
 
 // Control changes the course of a stream. Nothing takes effect before the guest has returned.

@@ -61,7 +61,7 @@ func setProperty(c call) (Status, error) {
 	if c.vm.effective == nil {
 		return NotFound, nil
 	}
-	return c.vm.effective.SetProperty(path, value), nil
+	return c.vm.effective.SetProperty(path, value, c.vm.declared[path]), nil
 }
 
 // getConfiguration is 0.1.0's: the plugin's configuration while a root is made or configured.

@@ -13,7 +13,11 @@ func (c call) readMap(m MapType) (*header.Map, Status) {
 		return c.callMap(c.vm.call.Headers)
 	case m == CallResponseTrailers:
 		return c.callMap(c.vm.call.Trailers)
-	case m == GRPCInitialMetadata, m == GRPCTrailingMetadata, c.vm.effective == nil:
+	case m == GRPCInitialMetadata:
+		return c.vm.received.initial, OK
+	case m == GRPCTrailingMetadata:
+		return c.vm.received.trailing, OK
+	case c.vm.effective == nil:
 		return nil, OK
 	}
 	return c.vm.effective.Headers(m)

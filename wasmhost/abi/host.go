@@ -10,6 +10,7 @@ import (
 type Host interface {
 	Logger
 	Caller
+	GRPCCaller
 	Lifecycle
 	Environment
 }
@@ -48,6 +49,8 @@ type Caller interface {
 	HTTPCall(c HTTPCall) (token uint32, s Status)
 	// HasCluster tells whether a call-out to the cluster could be made.
 	HasCluster(name string) bool
+	// ResolveDNS looks up a name's addresses; the answer comes as a callback with the token.
+	ResolveDNS(name string) (token uint32, s Status)
 	// Outcome is the code and message of the last call-out's failure (proxy_get_status).
 	Outcome() (code uint32, message string)
 }

@@ -116,6 +116,23 @@ func (s *Shared) set(id, key string, value []byte, cas uint32) Status {
 	return OK
 }
 
+// remove deletes a key: NotFound without it, CASMismatch if it is not at cas, 0 being any.
+func (s *Shared) remove(id, key string, cas uint32) Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sp := s.spaces[id]
+	old, ok := sp.data[key]
+	switch {
+	case !ok:
+		return NotFound
+	case cas != 0 && cas != old.cas:
+		return CASMismatch
+	}
+	sp.bytes -= entryBytes(key, old.data)
+	delete(sp.data, key)
+	return OK
+}
+
 // entryBytes counts what an entry costs, map and headers included.
 func entryBytes(key string, value []byte) int { return len(key) + len(value) + 96 }
 

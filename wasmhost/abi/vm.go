@@ -105,11 +105,15 @@ type VM struct {
 	current   Context // whose callback runs
 	effective Context // current, unless the guest switched
 	call      CallResponse
+	received  received
 	callData  []byte
 	metrics   metrics
 	scratch   []byte
 	warned    map[string]bool
 	legacyCfg bool // 0.1.0 get_configuration gives the plugin's
+
+	expressions expressions
+	declared    map[string]Declared
 
 	meter    Meter // nil if the Host is none
 	observer Observer
