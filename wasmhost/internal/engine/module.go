@@ -1,6 +1,7 @@
 package engine
 
 /*
+#include <stdlib.h>
 #include "shim.h"
 */
 import "C"
@@ -60,6 +61,20 @@ func (e *Engine) Load(code []byte) (*Module, error) {
 	}
 	var text *C.char
 	c := C.sc_module_load(e.c, (*C.uint8_t)(unsafe.Pointer(&code[0])), C.size_t(len(code)), &text)
+	if c == nil {
+		return nil, takeError("compiled module", text)
+	}
+	return e.newModule(c), nil
+}
+
+// LoadFile is Load of a file, which is mapped rather than read: processes share its pages, and those
+// that are never run are never read. The file must not be changed as long as the module lives; removing
+// it is fine.
+func (e *Engine) LoadFile(path string) (*Module, error) {
+	var text *C.char
+	name := C.CString(path)
+	defer C.free(unsafe.Pointer(name))
+	c := C.sc_module_load_file(e.c, name, &text)
 	if c == nil {
 		return nil, takeError("compiled module", text)
 	}

@@ -207,6 +207,14 @@ wasmtime_module_t *sc_module_load(sc_engine *e, const uint8_t *code, size_t len,
   return module;
 }
 
+wasmtime_module_t *sc_module_load_file(sc_engine *e, const char *path, char **error) {
+  wasmtime_module_t *module = NULL;
+  if (take_error(wasmtime_module_deserialize_file(e->engine, path, &module), error))
+    return NULL;
+  live_modules++;
+  return module;
+}
+
 static int take_bytes(wasmtime_error_t *err, wasm_byte_vec_t *bytes, char **data, size_t *len,
                       char **error) {
   if (take_error(err, error))

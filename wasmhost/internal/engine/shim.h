@@ -62,6 +62,7 @@ int sc_engine_running(sc_engine *engine);
 
 wasmtime_module_t *sc_module_new(sc_engine *engine, const uint8_t *wasm, size_t len, char **error);
 wasmtime_module_t *sc_module_load(sc_engine *engine, const uint8_t *code, size_t len, char **error);
+wasmtime_module_t *sc_module_load_file(sc_engine *e, const char *path, char **error);
 int sc_module_save(wasmtime_module_t *module, char **data, size_t *len, char **error);
 void sc_module_delete(wasmtime_module_t *module);
 int sc_wat(const char *text, size_t len, char **data, size_t *out, char **error);

@@ -83,6 +83,8 @@ void wasmtime_engine_increment_epoch(wasm_engine_t *);
 wasmtime_error_t *wasmtime_module_new(wasm_engine_t *, const uint8_t *, size_t,
                                       wasmtime_module_t **);
 wasmtime_error_t *wasmtime_module_serialize(wasmtime_module_t *, wasm_byte_vec_t *);
+wasmtime_error_t *wasmtime_module_deserialize_file(wasm_engine_t *, const char *,
+                                                   wasmtime_module_t **);
 wasmtime_error_t *wasmtime_module_deserialize(wasm_engine_t *, const uint8_t *, size_t,
                                               wasmtime_module_t **);
 void wasmtime_module_imports(const wasmtime_module_t *, wasm_importtype_vec_t *);
