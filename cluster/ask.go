@@ -38,7 +38,7 @@ type AutoSNI struct {
 // nothing can differ.
 func (c *Cluster) Ask(h *header.Map, authority string, info *stream.Info) *filter.ConnectOptions {
 	conf := c.conf.Load()
-	if conf.transports == nil {
+	if !conf.secured() {
 		return nil
 	}
 	auto := &conf.HTTP.AutoSNI
@@ -188,7 +188,7 @@ func (c *Config) keyed() bool {
 	if c.perDownstream {
 		return true
 	}
-	if c.transports == nil {
+	if !c.secured() {
 		return false
 	}
 	for _, t := range c.transports.all {

@@ -73,7 +73,7 @@ func newCluster(m *Manager, conf *Config, viaAPI bool, info string) *Cluster {
 	c.set.Store(emptySet)
 	c.secured = conf.transports == nil
 	if conf.transports != nil {
-		conf.transports.scope.Store(c.scope)
+		conf.transports.bind(c.scope)
 	}
 	return c
 }
@@ -137,8 +137,9 @@ func (c *Cluster) newActive() *active {
 		Preconnect: s.preconnect,
 	}
 	a.pools.Auto, a.keyed = s.HTTP.Auto, conf.keyed()
+	a.pools.ClusterName, a.pools.ClusterMetadata = conf.ObservabilityName(), conf.Metadata
 	if x := conf.transports; x != nil {
-		a.pools.Transport = x.of
+		a.pools.Transport, a.pools.Filters = x.of, x.filters
 	}
 	if c.m.opt.NewHTTP2 != nil {
 		a.pools.NewHTTP2 = c.m.opt.NewHTTP2(&s.HTTP, c.scope)
@@ -175,6 +176,7 @@ func (c *Cluster) remaining(s *Settings) (out [2]*load.Remaining) {
 func (c *Cluster) setHosts(a assignment) {
 	c.mu.Lock()
 	b := newBuilder(c.set.Load(), c.conf.Load().Kind)
+	b.matched = c.countMatch
 	specs := make([]host.Spec, 0, len(a.localities))
 	for i := range a.localities {
 		specs = append(specs, b.spec(&a.localities[i]))
@@ -322,6 +324,8 @@ type builder struct {
 	seen        map[string]bool // of EDS, which drops repeated addresses
 	logical     bool
 	added, kept int
+	// matched is called for each host whose transport is chosen: a new one, or one with new metadata.
+	matched func(*host.Attributes)
 }
 
 func newBuilder(set *host.Set, kind Kind) *builder {
@@ -370,6 +374,7 @@ func (b *builder) host(e *endpointConfig) *host.Host {
 		b.kept++
 		if h.Attr() != e.attr {
 			h.SetAttr(e.attr)
+			b.matched(e.attr)
 		}
 		if b.logical || len(more) > 0 || len(h.Addresses().More) > 0 {
 			h.SetAddresses(&host.Addresses{Addr: e.addr.addr, More: more})
@@ -377,6 +382,7 @@ func (b *builder) host(e *endpointConfig) *host.Host {
 		return h
 	}
 	b.added++
+	b.matched(e.attr)
 	if len(more) == 0 {
 		more = nil
 	}

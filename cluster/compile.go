@@ -25,13 +25,13 @@ var clusterFields = config.Fields[*clusterv3.Cluster]{
 		upstream_http_protocol_options connection_pool_per_downstream_connection preconnect_policy
 		typed_extension_protocol_options dns_refresh_rate dns_jitter dns_failure_refresh_rate
 		respect_dns_ttl dns_lookup_family use_tcp_for_dns_lookups dns_resolvers dns_resolution_config
-		typed_dns_resolver_config cleanup_interval upstream_bind_config common_lb_config
+		filters typed_dns_resolver_config cleanup_interval upstream_bind_config common_lb_config
 		transport_socket transport_socket_matches metadata upstream_connection_options round_robin_lb_config
 		least_request_lb_config original_dst_lb_config load_balancing_policy wait_for_warm_on_init`,
 	OffOnly: `protocol_selection track_timeout_budgets`,
 	Refused: `transport_socket_matcher stats_matcher
 		per_connection_buffer_high_watermark_timeout health_checks
-		ring_hash_lb_config maglev_lb_config outlier_detection lb_subset_config filters lrs_server
+		ring_hash_lb_config maglev_lb_config outlier_detection lb_subset_config lrs_server
 		lrs_report_endpoint_metrics upstream_config track_cluster_stats
 		queuing_policies`,
 	NoOp: map[string]string{
@@ -57,6 +57,8 @@ type Env struct {
 	NoEDS bool
 	// Transports makes transport sockets, by the full name of the configuration message.
 	Transports map[string]*filter.TransportEntry
+	// Network are the network filters, by the full name of the configuration message.
+	Network map[string]*filter.NetworkEntry
 	// Scope and Log are those of the process, for transport sockets.
 	Scope *stats.Scope
 	Log   *slog.Logger
@@ -177,6 +179,9 @@ func compileMetadata(p *config.Path, m *corev3.Metadata, errs *config.Errors) ho
 		return nil
 	}
 	metadataFields.Check(p, m, errs)
+	if m.GetTypedFilterMetadata()[proxyTLVs] != nil {
+		errs.Add(p.Field("typed_filter_metadata").Key(proxyTLVs), "is not supported")
+	}
 	if len(m.GetFilterMetadata()) == 0 {
 		return nil
 	}
@@ -186,6 +191,9 @@ func compileMetadata(p *config.Path, m *corev3.Metadata, errs *config.Errors) ho
 	}
 	return out
 }
+
+// proxyTLVs is where Envoy reads TLVs of a host, which the PROXY header here does not have.
+const proxyTLVs = "envoy.transport_sockets.proxy_protocol"
 
 // endpoints compiles load_assignment, where the kind of cluster has one.
 func (c *compiler) endpoints() {

@@ -27,10 +27,9 @@ var (
 		Used: "category drop_percentage",
 	}
 	localityFields = config.Fields[*endpointv3.LocalityLbEndpoints]{
-		Used:    "locality lb_endpoints load_balancing_weight priority load_balancer_endpoints",
+		Used:    "locality lb_endpoints load_balancing_weight priority load_balancer_endpoints metadata",
 		Refused: "leds_cluster_locality_config",
 		NoOp: map[string]string{
-			"metadata":  "Envoy keeps it beside a locality's hosts for extensions that are not here",
 			"proximity": "Envoy does not read it (LocalityLbEndpoints.proximity: not implemented)",
 		},
 	}
@@ -59,6 +58,7 @@ var defaultAttr = &host.Attributes{Weight: 1}
 type attrKey struct {
 	locality         host.Locality
 	metadata         string
+	localityMetadata string
 	weight, priority uint32
 	health           host.Health
 	located          bool
@@ -145,6 +145,21 @@ type localityCompiler struct {
 	env   Env
 	names bool
 	errs  *config.Errors
+	// Of the locality, in both forms.
+	metadata    host.Metadata
+	metadataKey string
+}
+
+// serialized identifies metadata; "" is none.
+func (c *localityCompiler) serialized(p *config.Path, m *corev3.Metadata, compiled host.Metadata) string {
+	if compiled == nil {
+		return ""
+	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		c.errs.Addf(p, "%w", err)
+	}
+	return string(raw)
 }
 
 func (c *localityCompiler) compile(p *config.Path, l *endpointv3.LocalityLbEndpoints) localityConfig {
@@ -154,6 +169,8 @@ func (c *localityCompiler) compile(p *config.Path, l *endpointv3.LocalityLbEndpo
 		localityNameFields.Check(p.Field("locality"), n, c.errs)
 		out.locality = &host.Locality{Region: n.GetRegion(), Zone: n.GetZone(), SubZone: n.GetSubZone()}
 	}
+	c.metadata = compileMetadata(p.Field("metadata"), l.GetMetadata(), c.errs)
+	c.metadataKey = c.serialized(p.Field("metadata"), l.GetMetadata(), c.metadata)
 	list, at := l.GetLbEndpoints(), p.Field("lb_endpoints")
 	if in := l.GetLoadBalancerEndpoints(); in != nil { //nolint:staticcheck // deprecated, still read by Envoy
 		at = p.Field("load_balancer_endpoints")
@@ -200,24 +217,20 @@ func (c *localityCompiler) endpoint(p *config.Path, e *endpointv3.LbEndpoint, l 
 func (c *localityCompiler) attributes(p *config.Path, e *endpointv3.LbEndpoint, l *localityConfig) *host.Attributes {
 	k := attrKey{
 		weight: config.Value(e.GetLoadBalancingWeight(), 1), priority: l.priority,
-		health: health(e.GetHealthStatus()),
+		health: health(e.GetHealthStatus()), localityMetadata: c.metadataKey,
 	}
 	if l.locality != nil {
 		k.locality, k.located = *l.locality, true
 	}
 	metadata := compileMetadata(p.Field("metadata"), e.GetMetadata(), c.errs)
-	if metadata != nil {
-		raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(e.GetMetadata())
-		if err != nil {
-			c.errs.Addf(p.Field("metadata"), "%w", err)
-		}
-		k.metadata = string(raw)
-	}
+	k.metadata = c.serialized(p.Field("metadata"), e.GetMetadata(), metadata)
+	locality := c.metadata
 	if k == (attrKey{weight: 1}) {
 		return defaultAttr
 	}
 	return c.env.Intern.attrs.get(k, func() *host.Attributes {
 		a := &host.Attributes{Weight: k.weight, Priority: k.priority, Health: k.health, Metadata: metadata}
+		a.LocalityMetadata = locality
 		if k.located {
 			a.Locality = &k.locality
 		}

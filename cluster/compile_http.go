@@ -85,9 +85,9 @@ func (c *compiler) http() {
 		return
 	}
 	c.autoSNI(config.Field("upstream_http_protocol_options"), c.msg.GetUpstreamHttpProtocolOptions()) //nolint:staticcheck // still read by Envoy
-	c.common(config.Field("common_http_protocol_options"), c.msg.GetCommonHttpProtocolOptions()) //nolint:staticcheck // still read by Envoy
-	c.http1(config.Field("http_protocol_options"), c.msg.GetHttpProtocolOptions())               //nolint:staticcheck // still read by Envoy
-	c.http2(config.Field("http2_protocol_options"), c.msg.GetHttp2ProtocolOptions())             //nolint:staticcheck // still read by Envoy
+	c.common(config.Field("common_http_protocol_options"), c.msg.GetCommonHttpProtocolOptions())      //nolint:staticcheck // still read by Envoy
+	c.http1(config.Field("http_protocol_options"), c.msg.GetHttpProtocolOptions())                    //nolint:staticcheck // still read by Envoy
+	c.http2(config.Field("http2_protocol_options"), c.msg.GetHttp2ProtocolOptions())                  //nolint:staticcheck // still read by Envoy
 }
 
 // legacyAbsent refuses the older fields beside the extension, which would have no effect.
@@ -123,7 +123,7 @@ func (c *compiler) httpOptions(p *config.Path, m *httpv3.HttpProtocolOptions) {
 		c.http1(at.Field("http_protocol_options"), a.GetHttpProtocolOptions())
 		c.http2(at.Field("http2_protocol_options"), a.GetHttp2ProtocolOptions())
 		c.set.HTTP.Auto, c.set.HTTP.HTTP2 = true, false
-		if c.conf.transports == nil {
+		if !c.conf.secured() {
 			c.errs.Add(at, "needs a transport_socket that negotiates the protocol (ALPN)")
 		}
 	}

@@ -53,7 +53,8 @@ func TestCompileErrors(t *testing.T) {
 			"load_balancing_policy.policies: has no policy that is supported (round_robin, least_request, random)",
 		}},
 		{"several at once", name + "health_checks: []\noutlier_detection: {}\nlb_subset_config: {}\nfilters: [{name: x}]", []string{
-			"outlier_detection: is not supported", "lb_subset_config: is not supported", "filters: is not supported",
+			"outlier_detection: is not supported", "lb_subset_config: is not supported",
+			`filters[0].typed_config: network filter "x" () is not supported in a cluster`,
 		}},
 		{"zero connect timeout", name + "connect_timeout: 0s", []string{
 			"connect_timeout: value must be greater than 0s", "connect_timeout: must be positive",

@@ -15,7 +15,7 @@ func TestFieldsAccounted(t *testing.T) {
 		clusterFields, metadataFields, addressFields, socketAddressFields, pipeFields,
 		assignmentFields, policyFields, dropFields, localityFields, lbEndpointListFields,
 		localityNameFields, lbEndpointFields, endpointFields, additionalAddressFields,
-		transportFields, socketMatchFields, autoFields, bindFields, extraSourceFields, upstreamFields, keepaliveFields,
+		networkFields, transportFields, socketMatchFields, autoFields, bindFields, extraSourceFields, upstreamFields, keepaliveFields,
 		autoSNIFields, preconnectFields, breakersFields, thresholdsFields, budgetFields,
 		commonLbFields, localityWeightedFields, zoneAwareFields, roundRobinFields, leastRequestFields,
 		biasFields, policiesField, policyField, typedField, extRoundRobinFields, extRandomFields,

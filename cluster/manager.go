@@ -35,6 +35,7 @@ type Options struct {
 	// Bind and Transports are for Env, see there.
 	Bind       *Bind
 	Transports map[string]*filter.TransportEntry
+	Network    map[string]*filter.NetworkEntry
 	// Subscriber fetches endpoints; nil refuses EDS clusters.
 	Subscriber source.Subscriber
 	// NewResolver makes DNS resolvers; nil is the one of package discover.
@@ -128,7 +129,7 @@ func (m *Manager) Each(f func(*Cluster)) {
 func (m *Manager) Env() Env {
 	return Env{
 		Intern: &m.intern, NoEDS: m.opt.Subscriber == nil, Bind: m.opt.Bind,
-		Transports: m.opt.Transports, Scope: m.root, Log: m.opt.Log,
+		Transports: m.opt.Transports, Network: m.opt.Network, Scope: m.root, Log: m.opt.Log,
 	}
 }
 

@@ -93,6 +93,7 @@ func (d *dstHosts) add(addr netip.AddrPort) *dstHost {
 	}
 	h := &dstHost{Host: host.New(stream.IPAddr(addr), "", nil, dstAttr)}
 	d.hosts[addr] = h
+	d.c.countMatch(dstAttr)
 	d.count()
 	if !d.armed {
 		d.arm()

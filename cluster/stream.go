@@ -182,12 +182,12 @@ func (a *Attempt) Describe(u *stream.UpstreamInfo) {
 		}
 	}
 	if c := a.lease.Conn(); c != nil {
-		u.Protocol, u.TLS = c.Protocol(), c.TLS()
+		u.Protocol, u.TLS, u.Conn = c.Protocol(), c.TLS(), c.Filtered()
 		u.Local, u.Remote, u.ConnID, u.NumStreams = c.Local(), c.Remote(), c.ID(), c.Streams()
 	}
 	if c := a.tcp; c != nil {
 		u.Local, u.Remote, u.ConnID, u.NumStreams = c.Local(), c.Remote(), c.ID(), 1
-		u.TLS = c.TLS()
+		u.TLS, u.Conn = c.TLS(), c.Filtered()
 	}
 }
 

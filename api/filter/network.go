@@ -101,6 +101,8 @@ type NetworkContext struct {
 type NetworkEntry struct {
 	Name   string
 	Config proto.Message
+	// Upstream says that the NetworkFactory may be among the filters of a cluster.
+	Upstream bool
 	// Compile turns the configuration into a NetworkTerminal, or into a NetworkFactory.
 	Compile func(m proto.Message, c NetworkContext) (any, error)
 }

@@ -205,6 +205,9 @@ type UpstreamInfo struct {
 	SubZone          string
 	TLS              *TLSInfo
 	HostMetadata     map[string]map[string]any
+	// Conn is the connection's record, which the network filters of the cluster write to as it begins;
+	// nil if the cluster has none.
+	Conn *ConnInfo
 	Locality         bool
 }
 

@@ -37,6 +37,8 @@ type Metadata = map[string]map[string]any
 type Attributes struct {
 	Locality *Locality
 	Metadata Metadata
+	// LocalityMetadata is that of the host's locality.
+	LocalityMetadata Metadata
 	// Canary is the envoy.lb canary metadata, read for each response.
 	Canary   bool
 	Weight   uint32

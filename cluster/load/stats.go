@@ -109,6 +109,8 @@ type Membership struct {
 	MaxHostWeight stats.Gauge   `stat:"max_host_weight"`
 	WarmingState  stats.Gauge   `stat:"warming_state"`
 	Change        stats.Counter `stat:"membership_change"`
+	// DefaultMatch counts hosts that none of transport_socket_matches takes.
+	DefaultMatch stats.Counter `stat:"default.total_match_count"`
 }
 
 // Update is the family about endpoints that come from elsewhere: DNS, EDS and the connections

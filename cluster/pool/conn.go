@@ -7,7 +7,6 @@ import (
 	"sidecar/api/stream"
 	"sidecar/cluster/dial"
 	"sidecar/internal/task"
-	"sidecar/internal/wire"
 )
 
 // Conn is one HTTP connection of a pool.
@@ -20,9 +19,11 @@ type Conn struct {
 	local   stream.Addr
 	remote  stream.Addr
 	session *stream.TLSInfo // nil: plaintext
-	one     bool            // in a pool of others, a connection that carries one stream at a time
-	since   time.Time
-	drained uint32 // of the pool, when the connection was made
+	// filtered is nil without network filters.
+	filtered *filtered
+	one      bool // in a pool of others, a connection that carries one stream at a time
+	since    time.Time
+	drained  uint32 // of the pool, when the connection was made
 
 	streams atomic.Uint64
 	active  atomic.Bool // a request is counted
@@ -161,6 +162,7 @@ func (c *Conn) OnGone(t *stream.Turn, g Gone) {
 	if start {
 		p.startDial()
 	}
+	c.filtered.end()
 	p.settle()
 }
 
@@ -209,16 +211,16 @@ func (p *Pool) countNew() {
 
 func (p *Pool) dialHTTP() {
 	start := time.Now()
-	conn, session, err := p.open(p.conf.Ctx, p.alpn())
+	o, err := p.open(p.conf.Ctx, p.alpn())
 	if err != nil {
 		p.countFailed(err, start)
 		p.dialFailed(err)
 		return
 	}
 	p.conf.Traffic.CxConnectMs.Record(uint64(time.Since(start).Milliseconds()))
-	c := p.adopt(conn, session, start)
+	c := p.adopt(o, start)
 	if c == nil {
-		conn.Close()
+		o.discard()
 		p.countDestroy(true, false)
 		p.settle()
 		return
@@ -232,18 +234,18 @@ func (p *Pool) dialHTTP() {
 }
 
 // adopt makes a pool connection of a socket; nil when the pool was closed meanwhile.
-func (p *Pool) adopt(conn *wire.Conn, session *stream.TLSInfo, since time.Time) *Conn {
+func (p *Pool) adopt(o *opened, since time.Time) *Conn {
 	c := &Conn{
-		pool: p, id: p.conf.NextID(), since: since, session: session,
-		local:  socketAddr(conn.Net().LocalAddr()),
-		remote: socketAddr(conn.Net().RemoteAddr()),
+		pool: p, id: p.conf.NextID(), since: since, session: o.session, filtered: o.filtered,
+		local:  socketAddr(o.Net().LocalAddr()),
+		remote: socketAddr(o.Net().RemoteAddr()),
 	}
 	c.stripe = &p.stripes[c.id%uint64(len(p.stripes))]
-	c.one = p.conf.Auto && (session == nil || session.ALPN != alpnHTTP2)
+	c.one = p.conf.Auto && (o.session == nil || o.session.ALPN != alpnHTTP2)
 	if c.exclusive() {
-		c.codec = p.conf.NewCodec(conn, c)
+		c.codec = p.conf.NewCodec(o.Conn, c)
 	} else {
-		c.codec = p.conf.NewHTTP2(conn, c)
+		c.codec = p.conf.NewHTTP2(o.Conn, c)
 	}
 	if p.mux && p.conf.Auto {
 		c.countVersion()

@@ -20,8 +20,35 @@ const (
 // open makes a socket ready for a codec or a TCP proxy, with its transport if it has one; ctx ends
 // the attempt, and so does the connect timeout, which bounds both parts of it. alpn is offered where the
 // configuration of the transport offers nothing.
-func (p *Pool) open(ctx context.Context, alpn []string) (*wire.Conn, *stream.TLSInfo, *dial.Error) {
+func (p *Pool) open(ctx context.Context, alpn []string) (*opened, *dial.Error) {
 	start := time.Now()
+	conn, session, err := p.connect(ctx, alpn, start)
+	if err != nil {
+		return nil, err
+	}
+	f, err := p.filter(conn, session, start)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &opened{conn, session, f}, nil
+}
+
+// opened is a socket that is ready.
+type opened struct {
+	*wire.Conn
+	session  *stream.TLSInfo // nil: plaintext
+	filtered *filtered       // nil: no filters
+}
+
+// discard closes a socket that nobody uses.
+func (o *opened) discard() {
+	o.Close()
+	o.filtered.end()
+}
+
+func (p *Pool) connect(ctx context.Context, alpn []string, start time.Time,
+) (*wire.Conn, *stream.TLSInfo, *dial.Error) {
 	nc, err := p.conf.Dial.Dial(ctx, p.host)
 	if err != nil {
 		return nil, nil, err

@@ -12,6 +12,7 @@ import (
 	"sidecar/cluster/dial"
 	"sidecar/cluster/host"
 	"sidecar/cluster/load"
+	"sidecar/internal/netfilter"
 	"sidecar/internal/wire"
 )
 
@@ -82,6 +83,10 @@ type Config struct {
 	HighWatermark int
 	// Stripes of idle connections, at least 1: as many as processors at work.
 	Stripes int
+	// Filters see each connection above its transport, under the cluster's name and metadata.
+	Filters         netfilter.Chain
+	ClusterName     string
+	ClusterMetadata map[string]map[string]any
 	// Preconnect is how many streams are to be provided for, for each that is under way or waits
 	// (per_upstream_preconnect_ratio); up to 1 is none in advance.
 	Preconnect float64

@@ -20,7 +20,9 @@ type TCP struct {
 	remote  stream.Addr
 	since   time.Time
 	session *stream.TLSInfo // nil: plaintext
-	closed  atomic.Bool
+	// filtered is nil without network filters.
+	filtered *filtered
+	closed   atomic.Bool
 }
 
 // ID returns the connection's number.
@@ -47,6 +49,7 @@ func (c *TCP) Close(local bool) {
 	delete(p.tcp, c)
 	p.mu.Unlock()
 	defer p.settle()
+	c.filtered.end()
 	p.conf.Traffic.RqActive.Dec()
 	p.counters.RqActive.Dec()
 	p.conf.Breakers.GiveRequest(p.priority)
@@ -108,7 +111,7 @@ func (p *Pool) dialTCP(ctx context.Context, w *waiter) {
 	defer p.dialed()
 	defer w.cancel()
 	start := time.Now()
-	conn, session, err := p.open(ctx, w.alpn)
+	o, err := p.open(ctx, w.alpn)
 	if err != nil {
 		p.countFailed(err, start)
 		p.failTCP(w, connectFailed(err))
@@ -117,12 +120,13 @@ func (p *Pool) dialTCP(ctx context.Context, w *waiter) {
 	tr := p.conf.Traffic
 	tr.CxConnectMs.Record(uint64(time.Since(start).Milliseconds()))
 	c := &TCP{
-		Conn: conn, pool: p, id: p.conf.NextID(), since: start, session: session,
-		local:  socketAddr(conn.Net().LocalAddr()),
-		remote: socketAddr(conn.Net().RemoteAddr()),
+		Conn: o.Conn, pool: p, id: p.conf.NextID(), since: start, session: o.session,
+		filtered: o.filtered,
+		local:    socketAddr(o.Net().LocalAddr()),
+		remote:   socketAddr(o.Net().RemoteAddr()),
 	}
 	if !p.handOver(w, c) {
-		conn.Close()
+		o.discard()
 		p.countDestroy(true, false)
 		p.failTCP(w, closing())
 		return
