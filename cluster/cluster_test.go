@@ -379,9 +379,9 @@ func TestOriginalDst(t *testing.T) {
 	r := newRig(t)
 	c := r.add("name: o\ntype: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\ncleanup_interval: 0.02s\n" +
 		"original_dst_lb_config: {use_http_header: true}\n")
-	local := stream.IPAddr(up)
+	conn := &stream.ConnInfo{Local: stream.IPAddr(up), LocalRestored: true}
 	u := newUser()
-	enc, f := u.get(t, c, cluster.Context{Local: local})
+	enc, f := u.get(t, c, cluster.Context{Conn: conn})
 	if enc == nil {
 		t.Fatal(f)
 	}
@@ -391,16 +391,19 @@ func TestOriginalDst(t *testing.T) {
 	h := &header.Map{}
 	h.Add("x-envoy-original-dst-host", other.String())
 	v := newUser()
-	if enc, f := v.get(t, c, cluster.Context{Local: local, Headers: h}); enc == nil || v.attempt.Host.Addr().String() != other.String() {
+	if enc, f := v.get(t, c, cluster.Context{Conn: conn, Headers: h}); enc == nil || v.attempt.Host.Addr().String() != other.String() {
 		t.Fatalf("the header was not obeyed: %v", f)
 	}
 	bad := &header.Map{}
 	bad.Add("x-envoy-original-dst-host", "nonsense")
-	if _, f := newUser().get(t, c, cluster.Context{Local: local, Headers: bad}); f == nil || f.Flag != stream.NoHealthyUpstream {
+	if _, f := newUser().get(t, c, cluster.Context{Headers: bad}); f == nil || f.Flag != stream.NoHealthyUpstream {
 		t.Fatalf("fault %v", f)
 	}
 	if _, f := newUser().get(t, c, cluster.Context{}); f == nil {
 		t.Fatal("a stream without destination got a host")
+	}
+	if _, f := newUser().get(t, c, cluster.Context{Conn: &stream.ConnInfo{Local: conn.Local}}); f == nil {
+		t.Fatal("a connection that was not redirected got a host")
 	}
 	if r.stat("cluster.o.original_dst_host_invalid") != 1 || r.stat("cluster.o.membership_total") != 2 {
 		t.Fatal("statistics are wrong")

@@ -11,6 +11,7 @@ import (
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
 	getaddrinfov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/getaddrinfo/v3"
+	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"sidecar/cluster/discover"
@@ -22,8 +23,10 @@ var (
 	edsFields         = config.Fields[*clusterv3.Cluster_EdsClusterConfig]{Used: "eds_config service_name"}
 	refreshFields     = config.Fields[*clusterv3.Cluster_RefreshRate]{Used: "base_interval max_interval"}
 	originalDstFields = config.Fields[*clusterv3.Cluster_OriginalDstLbConfig]{
-		Used: "use_http_header http_header_name upstream_port_override", Refused: "metadata_key",
+		Used: "use_http_header http_header_name upstream_port_override metadata_key",
 	}
+	metadataKeyFields = config.Fields[*metadatav3.MetadataKey]{Used: "key path"}
+	segmentFields     = config.Fields[*metadatav3.MetadataKey_PathSegment]{Used: "key", Refused: "index"}
 	clusterTypeFields = config.Fields[*clusterv3.Cluster_CustomClusterType]{
 		Used: "typed_config",
 		NoOp: map[string]string{"name": "the type alone says what it is"},
@@ -127,6 +130,15 @@ func (c *compiler) originalDst() {
 		}
 	} else if m.GetHttpHeaderName() != "" {
 		c.errs.Add(p.Field("http_header_name"), "needs use_http_header")
+	}
+	if k := m.GetMetadataKey(); k != nil {
+		at := p.Field("metadata_key")
+		metadataKeyFields.Check(at, k, c.errs)
+		o.space = k.GetKey()
+		for i, s := range k.GetPath() {
+			segmentFields.Check(at.Field("path").Index(i), s, c.errs)
+			o.path = append(o.path, s.GetKey())
+		}
 	}
 	if port := m.GetUpstreamPortOverride(); port != nil {
 		if port.GetValue() > 65535 {

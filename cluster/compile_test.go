@@ -89,8 +89,8 @@ func TestCompileErrors(t *testing.T) {
 		{"cluster provided elsewhere", name + "lb_policy: CLUSTER_PROVIDED", []string{
 			"lb_policy: CLUSTER_PROVIDED is for cluster type ORIGINAL_DST, not STATIC",
 		}},
-		{"metadata key", name + "type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\noriginal_dst_lb_config: {metadata_key: {key: x, path: [{key: z}]}}", []string{
-			"original_dst_lb_config.metadata_key: is not supported",
+		{"metadata key", name + "type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\noriginal_dst_lb_config: {metadata_key: {key: x, path: [{index: 1}]}}", []string{
+			"original_dst_lb_config.metadata_key.path[0].index: is not supported",
 		}},
 		{"slow start", name + "round_robin_lb_config: {slow_start_config: {slow_start_window: 1s}}", []string{
 			"round_robin_lb_config.slow_start_config: is not supported",

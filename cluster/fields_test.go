@@ -22,7 +22,7 @@ func TestFieldsAccounted(t *testing.T) {
 		extLeastRequestFields, extLocalityFields, extLocalityWeightedFields, extZoneAwareFields,
 		httpOptionsFields, explicitFields, downstreamFields, commonFields, http1Fields,
 		formatFields, properCaseFields,
-		edsFields, refreshFields, originalDstFields, clusterTypeFields, dnsClusterFields,
+		metadataKeyFields, segmentFields, edsFields, refreshFields, originalDstFields, clusterTypeFields, dnsClusterFields,
 		dnsClusterRefreshFields, dnsResolutionFields, dnsOptionFields, caresFields, getaddrinfoFields,
 		preserveCaseFields,
 	)

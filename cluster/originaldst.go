@@ -13,10 +13,16 @@ import (
 
 // originalDst says where an ORIGINAL_DST cluster finds the address of a request.
 type originalDst struct {
-	header  string // "" for the address that the client connected to
+	header  string // "" for none
 	port    uint16
 	hasPort bool
+	// space and path are where dynamic metadata has it; "" for nowhere.
+	space string
+	path  []string
 }
+
+// dstStateKey is the filter state that has the address before anything else (set_filter_state).
+const dstStateKey = "envoy.network.transport_socket.original_dst_address"
 
 // dstHosts are the hosts of an ORIGINAL_DST cluster, made as requests ask for them and removed when
 // none has for the cleanup interval.
@@ -68,21 +74,67 @@ func (d *dstHosts) choose(ctx *Context) *host.Host {
 
 // address works out the destination (OriginalDstCluster::LoadBalancer::chooseHost).
 func (d *dstHosts) address(ctx *Context) (netip.AddrPort, bool) {
-	addr := ctx.Local.IP
-	if d.conf.header != "" && ctx.Headers != nil {
-		if v, ok := ctx.Headers.Get(d.conf.header); ok {
-			parsed, err := netip.ParseAddrPort(v)
-			if err != nil {
-				d.c.update.Get().DstHostInvalid.Inc()
-				return addr, false
-			}
-			addr = netip.AddrPortFrom(parsed.Addr().Unmap(), parsed.Port())
+	addr, ok := d.stated(ctx)
+	if !ok && d.conf.header != "" && ctx.Headers != nil {
+		if v, has := ctx.Headers.Get(d.conf.header); has {
+			addr, ok = d.parse(v)
 		}
+	}
+	if !ok && ctx.Conn != nil && ctx.Conn.LocalRestored {
+		addr = ctx.Conn.Local.IP
 	}
 	if d.conf.hasPort {
 		addr = netip.AddrPortFrom(addr.Addr(), d.conf.port)
 	}
 	return addr, addr.IsValid()
+}
+
+// stated reads the address from filter state or dynamic metadata.
+func (d *dstHosts) stated(ctx *Context) (netip.AddrPort, bool) {
+	if ctx.Info == nil {
+		return netip.AddrPort{}, false
+	}
+	if len(ctx.Info.FilterState) > 0 || ctx.Conn != nil && len(ctx.Conn.FilterState) > 0 {
+		if v := state(ctx.Info, dstStateKey); v != "" {
+			if addr, ok := d.parse(v); ok {
+				return addr, true
+			}
+		}
+	}
+	if d.conf.space == "" {
+		return netip.AddrPort{}, false
+	}
+	v, ok := text(ctx.Info.Metadata[d.conf.space], d.conf.path)
+	if !ok && ctx.Conn != nil {
+		v, ok = text(ctx.Conn.Metadata[d.conf.space], d.conf.path)
+	}
+	if !ok {
+		return netip.AddrPort{}, false
+	}
+	return d.parse(v)
+}
+
+// text follows a path in metadata to a string.
+func text(in map[string]any, path []string) (string, bool) {
+	var v any = in
+	for _, key := range path {
+		m, ok := v.(map[string]any)
+		if !ok {
+			return "", false
+		}
+		v = m[key]
+	}
+	s, ok := v.(string)
+	return s, ok
+}
+
+func (d *dstHosts) parse(v string) (netip.AddrPort, bool) {
+	parsed, err := netip.ParseAddrPort(v)
+	if err != nil {
+		d.c.update.Get().DstHostInvalid.Inc()
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(parsed.Addr().Unmap(), parsed.Port()), true
 }
 
 func (d *dstHosts) add(addr netip.AddrPort) *dstHost {

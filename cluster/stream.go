@@ -20,8 +20,6 @@ type Context struct {
 	Hint uint32
 	// Seq comes back in the event, so that a stream can tell its attempts apart.
 	Seq uint32
-	// Local is where the client connected to, for ORIGINAL_DST.
-	Local stream.Addr
 	// Protocol of the downstream request, for clusters that go by it (use_downstream_protocol_config).
 	Protocol stream.Protocol
 	// SpeaksHTTP2 says what a caller of Connect will send, to be told where the protocol is negotiated.
@@ -31,6 +29,8 @@ type Context struct {
 	// Conn is the downstream connection, if one causes the attempt: of a cluster whose connections tell
 	// of clients, or belong to them, it is the one that the connection is for.
 	Conn *stream.ConnInfo
+	// Info is the stream's record, for what filters have written of the way to go; nil if there is none.
+	Info *stream.Info
 	// Ask is what the connection is to be like, as Cluster.Ask works it out; nil asks for nothing.
 	Ask *filter.ConnectOptions
 }

@@ -18,7 +18,7 @@ func (r *Filter) start(t *stream.Turn) {
 	r.gotHead, r.headSent, r.sentEnd, r.gotInterim = false, false, false, false
 	r.countAttempt()
 	r.retry.context(&r.ctx)
-	r.ctx.Seq, r.ctx.Headers, r.ctx.Local = r.seq, r.request, r.info.Conn.Local
+	r.ctx.Seq, r.ctx.Headers, r.ctx.Info = r.seq, r.request, r.info
 	r.ctx.Hint = uint32(r.info.Conn.ID)
 	r.ctx.Protocol, r.ctx.Conn = r.info.Protocol, r.info.Conn
 	r.ctx.Priority = load.Default

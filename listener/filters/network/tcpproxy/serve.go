@@ -85,7 +85,7 @@ func (s *session) connect(t *stream.Turn) bool {
 // served: it may have sent a request.
 func (s *session) attempt(t *stream.Turn, cl *cluster.Cluster, seq uint32) (f *stream.Fault, gone bool) {
 	var a cluster.Attempt
-	ctx := cluster.Context{Seq: seq, Local: s.info.Conn.Local, Hint: uint32(s.info.Conn.ID), Conn: s.info.Conn}
+	ctx := cluster.Context{Seq: seq, Info: s.info, Hint: uint32(s.info.Conn.ID), Conn: s.info.Conn}
 	ctx.Ask = cl.Ask(nil, "", s.info)
 	f = cl.Connect(&ctx, stream.Target{M: &s.mon, To: s, Gen: s.mon.Gen()}, &a)
 	failure := s.info.Upstream.TransportFailure
