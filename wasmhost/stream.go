@@ -28,7 +28,8 @@ type Stream struct {
 	vm    *VM
 	owner Owner
 
-	id uint32 // of the guest's context; 0 before it is made. Owned by the VM's owner.
+	id   uint32 // of the guest's context; 0 before it is made. Owned by the VM's owner.
+	gone bool   // the guest's context was ended already
 
 	mu    sync.Mutex // guards below; a leaf
 	inbox []answer
@@ -137,7 +138,7 @@ func (s *Stream) End(t *stream.Turn, log bool) {
 	s.inbox = nil
 	s.mu.Unlock()
 	switch {
-	case s.id == 0 && !log:
+	case s.gone, s.id == 0 && !log:
 	case v.TryEnter(t):
 		v.conclude(t, s.last(log))
 	default:

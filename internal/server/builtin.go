@@ -16,6 +16,7 @@ import (
 	"sidecar/listener/filters/listener/proxyprotocol"
 	"sidecar/listener/filters/listener/tlsinspector"
 	wasm "sidecar/wasmhost/plugin/http"
+	wasmnetwork "sidecar/wasmhost/plugin/network"
 )
 
 // httpFilters is the table of HTTP filters.
@@ -34,7 +35,7 @@ func (s *Server) httpFilters() *filter.Table {
 
 // networkFilters is the table of network filters, by configuration type.
 func (s *Server) networkFilters() map[string]*filter.NetworkEntry {
-	return byType(
+	return byType(append(wasmnetwork.Entries(s.wasm),
 		&filter.NetworkEntry{
 			Name: "envoy.filters.network.http_connection_manager", Config: &hcmv3.HttpConnectionManager{},
 			Compile: s.compileHCM,
@@ -42,7 +43,7 @@ func (s *Server) networkFilters() map[string]*filter.NetworkEntry {
 		&filter.NetworkEntry{
 			Name: "envoy.filters.network.tcp_proxy", Config: &tcpv3.TcpProxy{}, Compile: s.compileTCP,
 		},
-	)
+	)...)
 }
 
 // listenerFilters is the table of listener filters, by configuration type.

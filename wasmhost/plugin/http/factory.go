@@ -17,7 +17,7 @@ import (
 
 var (
 	envoyFields = config.Fields[*wasmfilterv3.Wasm]{Used: "config"}
-	ownFields   = config.Fields[*wasmv1.Wasm]{Used: "config limits"}
+	ownFields   = config.Fields[*wasmv1.Wasm]{Used: "config limits isolation recycling canary"}
 )
 
 // FieldTables are the accounts of the filter's messages, for tests.

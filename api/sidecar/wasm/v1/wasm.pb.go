@@ -12,6 +12,7 @@ import (
 	v3 "github.com/envoyproxy/go-control-plane/envoy/extensions/wasm/v3"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	anypb "google.golang.org/protobuf/types/known/anypb"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
@@ -25,14 +26,72 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// The HTTP filter envoy.filters.http.wasm with limits: takes the place of
-// envoy.extensions.filters.http.wasm.v3.Wasm as the filter's typed_config.
+// What streams of one plugin share.
+type Isolation int32
+
+const (
+	// VMs, as in Envoy.
+	Isolation_ISOLATION_UNSPECIFIED Isolation = 0
+	// Nothing but what the host keeps for them (shared data, queues, metrics): each stream finds the VM as
+	// it was after on_configure, or after the last callback of the plugin's root context. A failure is that
+	// of its stream alone.
+	Isolation_STREAM Isolation = 1
+)
+
+// Enum value maps for Isolation.
+var (
+	Isolation_name = map[int32]string{
+		0: "ISOLATION_UNSPECIFIED",
+		1: "STREAM",
+	}
+	Isolation_value = map[string]int32{
+		"ISOLATION_UNSPECIFIED": 0,
+		"STREAM":                1,
+	}
+)
+
+func (x Isolation) Enum() *Isolation {
+	p := new(Isolation)
+	*p = x
+	return p
+}
+
+func (x Isolation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Isolation) Descriptor() protoreflect.EnumDescriptor {
+	return file_sidecar_wasm_v1_wasm_proto_enumTypes[0].Descriptor()
+}
+
+func (Isolation) Type() protoreflect.EnumType {
+	return &file_sidecar_wasm_v1_wasm_proto_enumTypes[0]
+}
+
+func (x Isolation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Isolation.Descriptor instead.
+func (Isolation) EnumDescriptor() ([]byte, []int) {
+	return file_sidecar_wasm_v1_wasm_proto_rawDescGZIP(), []int{0}
+}
+
+// The HTTP filter envoy.filters.http.wasm, or the network filter envoy.filters.network.wasm, with what
+// Envoy has no fields for: takes the place of their own Wasm messages as the filter's typed_config.
 type Wasm struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in Envoy.
 	Config *v3.PluginConfig `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"`
 	// What is not set is the process's default.
-	Limits        *Limits `protobuf:"bytes,2,opt,name=limits,proto3" json:"limits,omitempty"`
+	Limits *Limits `protobuf:"bytes,2,opt,name=limits,proto3" json:"limits,omitempty"`
+	// What streams of the plugin share. HTTP filters only.
+	Isolation Isolation `protobuf:"varint,3,opt,name=isolation,proto3,enum=sidecar.wasm.v1.Isolation" json:"isolation,omitempty"`
+	// When a VM is replaced by a new one. HTTP filters only.
+	Recycling *Recycling `protobuf:"bytes,4,opt,name=recycling,proto3" json:"recycling,omitempty"`
+	// Has the plugin that this one replaces go on for a part of the traffic, until this one has shown that
+	// it works. Of use where the configuration comes over ECDS. HTTP filters only.
+	Canary        *Canary `protobuf:"bytes,5,opt,name=canary,proto3" json:"canary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -81,6 +140,212 @@ func (x *Wasm) GetLimits() *Limits {
 	return nil
 }
 
+func (x *Wasm) GetIsolation() Isolation {
+	if x != nil {
+		return x.Isolation
+	}
+	return Isolation_ISOLATION_UNSPECIFIED
+}
+
+func (x *Wasm) GetRecycling() *Recycling {
+	if x != nil {
+		return x.Recycling
+	}
+	return nil
+}
+
+func (x *Wasm) GetCanary() *Canary {
+	if x != nil {
+		return x.Canary
+	}
+	return nil
+}
+
+// When a VM is replaced. The new one is started beside it; the old one ends with its last stream. What
+// is not set is no reason.
+type Recycling struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// After so many streams.
+	Streams uint64 `protobuf:"varint,1,opt,name=streams,proto3" json:"streams,omitempty"`
+	// After so long; at least 1s.
+	Age *durationpb.Duration `protobuf:"bytes,2,opt,name=age,proto3" json:"age,omitempty"`
+	// Once its memory has grown to so many bytes.
+	MemoryBytes   uint64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recycling) Reset() {
+	*x = Recycling{}
+	mi := &file_sidecar_wasm_v1_wasm_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recycling) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recycling) ProtoMessage() {}
+
+func (x *Recycling) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecar_wasm_v1_wasm_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recycling.ProtoReflect.Descriptor instead.
+func (*Recycling) Descriptor() ([]byte, []int) {
+	return file_sidecar_wasm_v1_wasm_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Recycling) GetStreams() uint64 {
+	if x != nil {
+		return x.Streams
+	}
+	return 0
+}
+
+func (x *Recycling) GetAge() *durationpb.Duration {
+	if x != nil {
+		return x.Age
+	}
+	return nil
+}
+
+func (x *Recycling) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+// A plugin on trial.
+type Canary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The part of the traffic that it gets meanwhile, in percent: 1 to 99.
+	Percent uint32 `protobuf:"varint,1,opt,name=percent,proto3" json:"percent,omitempty"`
+	// How many streams it has to serve before it gets all; 1000 by default.
+	Streams uint32 `protobuf:"varint,2,opt,name=streams,proto3" json:"streams,omitempty"`
+	// How many of them may fail: one more, and the old plugin is back for all. 0 by default.
+	Errors        uint32 `protobuf:"varint,3,opt,name=errors,proto3" json:"errors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Canary) Reset() {
+	*x = Canary{}
+	mi := &file_sidecar_wasm_v1_wasm_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Canary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Canary) ProtoMessage() {}
+
+func (x *Canary) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecar_wasm_v1_wasm_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Canary.ProtoReflect.Descriptor instead.
+func (*Canary) Descriptor() ([]byte, []int) {
+	return file_sidecar_wasm_v1_wasm_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Canary) GetPercent() uint32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *Canary) GetStreams() uint32 {
+	if x != nil {
+		return x.Streams
+	}
+	return 0
+}
+
+func (x *Canary) GetErrors() uint32 {
+	if x != nil {
+		return x.Errors
+	}
+	return 0
+}
+
+// What typed_per_filter_config of a route, a virtual host or a weighted cluster says of a plugin.
+type WasmPerRoute struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The plugin has no part in these requests.
+	Disabled bool `protobuf:"varint,1,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// Takes the place of the plugin's configuration for these requests: they are served by the same code,
+	// limits and policy in VMs that were configured so.
+	Configuration *anypb.Any `protobuf:"bytes,2,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WasmPerRoute) Reset() {
+	*x = WasmPerRoute{}
+	mi := &file_sidecar_wasm_v1_wasm_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WasmPerRoute) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WasmPerRoute) ProtoMessage() {}
+
+func (x *WasmPerRoute) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecar_wasm_v1_wasm_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WasmPerRoute.ProtoReflect.Descriptor instead.
+func (*WasmPerRoute) Descriptor() ([]byte, []int) {
+	return file_sidecar_wasm_v1_wasm_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WasmPerRoute) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+func (x *WasmPerRoute) GetConfiguration() *anypb.Any {
+	if x != nil {
+		return x.Configuration
+	}
+	return nil
+}
+
 // Limits of one plugin. Envoy has none of them.
 type Limits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -99,7 +364,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_sidecar_wasm_v1_wasm_proto_msgTypes[1]
+	mi := &file_sidecar_wasm_v1_wasm_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -111,7 +376,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecar_wasm_v1_wasm_proto_msgTypes[1]
+	mi := &file_sidecar_wasm_v1_wasm_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -124,7 +389,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_sidecar_wasm_v1_wasm_proto_rawDescGZIP(), []int{1}
+	return file_sidecar_wasm_v1_wasm_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Limits) GetStreamDeadline() *durationpb.Duration {
@@ -152,14 +417,32 @@ var File_sidecar_wasm_v1_wasm_proto protoreflect.FileDescriptor
 
 const file_sidecar_wasm_v1_wasm_proto_rawDesc = "" +
 	"\n" +
-	"\x1asidecar/wasm/v1/wasm.proto\x12\x0fsidecar.wasm.v1\x1a#envoy/extensions/wasm/v3/wasm.proto\x1a\x1egoogle/protobuf/duration.proto\"w\n" +
+	"\x1asidecar/wasm/v1/wasm.proto\x12\x0fsidecar.wasm.v1\x1a#envoy/extensions/wasm/v3/wasm.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\"\x9c\x02\n" +
 	"\x04Wasm\x12>\n" +
 	"\x06config\x18\x01 \x01(\v2&.envoy.extensions.wasm.v3.PluginConfigR\x06config\x12/\n" +
-	"\x06limits\x18\x02 \x01(\v2\x17.sidecar.wasm.v1.LimitsR\x06limits\"\xb1\x01\n" +
+	"\x06limits\x18\x02 \x01(\v2\x17.sidecar.wasm.v1.LimitsR\x06limits\x128\n" +
+	"\tisolation\x18\x03 \x01(\x0e2\x1a.sidecar.wasm.v1.IsolationR\tisolation\x128\n" +
+	"\trecycling\x18\x04 \x01(\v2\x1a.sidecar.wasm.v1.RecyclingR\trecycling\x12/\n" +
+	"\x06canary\x18\x05 \x01(\v2\x17.sidecar.wasm.v1.CanaryR\x06canary\"u\n" +
+	"\tRecycling\x12\x18\n" +
+	"\astreams\x18\x01 \x01(\x04R\astreams\x12+\n" +
+	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12!\n" +
+	"\fmemory_bytes\x18\x03 \x01(\x04R\vmemoryBytes\"T\n" +
+	"\x06Canary\x12\x18\n" +
+	"\apercent\x18\x01 \x01(\rR\apercent\x12\x18\n" +
+	"\astreams\x18\x02 \x01(\rR\astreams\x12\x16\n" +
+	"\x06errors\x18\x03 \x01(\rR\x06errors\"f\n" +
+	"\fWasmPerRoute\x12\x1a\n" +
+	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x12:\n" +
+	"\rconfiguration\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\rconfiguration\"\xb1\x01\n" +
 	"\x06Limits\x12B\n" +
 	"\x0fstream_deadline\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0estreamDeadline\x12@\n" +
 	"\x0estart_deadline\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rstartDeadline\x12!\n" +
-	"\fmemory_bytes\x18\x03 \x01(\x04R\vmemoryBytesB$Z\"sidecar/api/sidecar/wasm/v1;wasmv1b\x06proto3"
+	"\fmemory_bytes\x18\x03 \x01(\x04R\vmemoryBytes*2\n" +
+	"\tIsolation\x12\x19\n" +
+	"\x15ISOLATION_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06STREAM\x10\x01B$Z\"sidecar/api/sidecar/wasm/v1;wasmv1b\x06proto3"
 
 var (
 	file_sidecar_wasm_v1_wasm_proto_rawDescOnce sync.Once
@@ -173,23 +456,34 @@ func file_sidecar_wasm_v1_wasm_proto_rawDescGZIP() []byte {
 	return file_sidecar_wasm_v1_wasm_proto_rawDescData
 }
 
-var file_sidecar_wasm_v1_wasm_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_sidecar_wasm_v1_wasm_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_sidecar_wasm_v1_wasm_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_sidecar_wasm_v1_wasm_proto_goTypes = []any{
-	(*Wasm)(nil),                // 0: sidecar.wasm.v1.Wasm
-	(*Limits)(nil),              // 1: sidecar.wasm.v1.Limits
-	(*v3.PluginConfig)(nil),     // 2: envoy.extensions.wasm.v3.PluginConfig
-	(*durationpb.Duration)(nil), // 3: google.protobuf.Duration
+	(Isolation)(0),              // 0: sidecar.wasm.v1.Isolation
+	(*Wasm)(nil),                // 1: sidecar.wasm.v1.Wasm
+	(*Recycling)(nil),           // 2: sidecar.wasm.v1.Recycling
+	(*Canary)(nil),              // 3: sidecar.wasm.v1.Canary
+	(*WasmPerRoute)(nil),        // 4: sidecar.wasm.v1.WasmPerRoute
+	(*Limits)(nil),              // 5: sidecar.wasm.v1.Limits
+	(*v3.PluginConfig)(nil),     // 6: envoy.extensions.wasm.v3.PluginConfig
+	(*durationpb.Duration)(nil), // 7: google.protobuf.Duration
+	(*anypb.Any)(nil),           // 8: google.protobuf.Any
 }
 var file_sidecar_wasm_v1_wasm_proto_depIdxs = []int32{
-	2, // 0: sidecar.wasm.v1.Wasm.config:type_name -> envoy.extensions.wasm.v3.PluginConfig
-	1, // 1: sidecar.wasm.v1.Wasm.limits:type_name -> sidecar.wasm.v1.Limits
-	3, // 2: sidecar.wasm.v1.Limits.stream_deadline:type_name -> google.protobuf.Duration
-	3, // 3: sidecar.wasm.v1.Limits.start_deadline:type_name -> google.protobuf.Duration
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	6, // 0: sidecar.wasm.v1.Wasm.config:type_name -> envoy.extensions.wasm.v3.PluginConfig
+	5, // 1: sidecar.wasm.v1.Wasm.limits:type_name -> sidecar.wasm.v1.Limits
+	0, // 2: sidecar.wasm.v1.Wasm.isolation:type_name -> sidecar.wasm.v1.Isolation
+	2, // 3: sidecar.wasm.v1.Wasm.recycling:type_name -> sidecar.wasm.v1.Recycling
+	3, // 4: sidecar.wasm.v1.Wasm.canary:type_name -> sidecar.wasm.v1.Canary
+	7, // 5: sidecar.wasm.v1.Recycling.age:type_name -> google.protobuf.Duration
+	8, // 6: sidecar.wasm.v1.WasmPerRoute.configuration:type_name -> google.protobuf.Any
+	7, // 7: sidecar.wasm.v1.Limits.stream_deadline:type_name -> google.protobuf.Duration
+	7, // 8: sidecar.wasm.v1.Limits.start_deadline:type_name -> google.protobuf.Duration
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_sidecar_wasm_v1_wasm_proto_init() }
@@ -202,13 +496,14 @@ func file_sidecar_wasm_v1_wasm_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sidecar_wasm_v1_wasm_proto_rawDesc), len(file_sidecar_wasm_v1_wasm_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   2,
+			NumEnums:      1,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_sidecar_wasm_v1_wasm_proto_goTypes,
 		DependencyIndexes: file_sidecar_wasm_v1_wasm_proto_depIdxs,
+		EnumInfos:         file_sidecar_wasm_v1_wasm_proto_enumTypes,
 		MessageInfos:      file_sidecar_wasm_v1_wasm_proto_msgTypes,
 	}.Build()
 	File_sidecar_wasm_v1_wasm_proto = out.File
