@@ -49,7 +49,7 @@ var layers = []struct {
 var only = map[string][]string{
 	"unsafe":   {"wasmhost/internal/engine", "api/header", "internal/buf"},
 	"C":        {"wasmhost/internal/engine"},
-	"net/http": {"internal/admin/", "wasmhost/fetch/"},
+	"net/http": {"internal/admin/", "wasmhost/code/fetch/"},
 	"github.com/bytecodealliance/wasmtime-go/": {"wasmhost/internal/engine"},
 	// The others are its peers in benchmarks and recordings.
 	"golang.org/x/net/http2":   {"internal/codec/h2", "internal/bench/", "internal/compat/play"},
