@@ -117,7 +117,7 @@ func (c *Cluster) newActive() *active {
 	conf := c.conf.Load()
 	s := conf.Settings
 	a := &active{conf: conf, traffic: c.traffic.Get()}
-	a.breakers = load.NewBreakers(&s.limits, a.traffic, c.remaining(s))
+	a.breakers = load.NewBreakers(c.limits(s), a.traffic, c.remaining(s))
 	a.balancer = lb.New(&s.lb, c.m.opt.Random)
 	a.pools = pool.Config{
 		Ctx:           c.m.opt.Ctx,

@@ -32,6 +32,8 @@ type Options struct {
 	NextConnID func() uint64
 	// Random must be safe for concurrent use; nil is the runtime's generator.
 	Random func() uint64
+	// Runtime looks a number of the runtime up; nil knows none.
+	Runtime func(key string) (uint64, bool)
 	// Bind and Transports are for Env, see there.
 	Bind       *Bind
 	Transports map[string]*filter.TransportEntry

@@ -44,7 +44,7 @@ type Breakers struct {
 }
 
 type breaker struct {
-	limits    atomic.Pointer[Limits] // replaced when the runtime changes
+	limits    *Limits
 	open      *Open
 	remaining *Remaining
 
@@ -59,7 +59,7 @@ func NewBreakers(limits *[2]Limits, traffic *Traffic, remaining [2]*Remaining) *
 	for p := range b.by {
 		r := &b.by[p]
 		r.open, r.remaining = open[p], remaining[p]
-		r.limits.Store(&limits[p])
+		r.limits = &limits[p]
 		if r.remaining != nil {
 			r.remaining.Cx.Set(int64(limits[p].Connections))
 			r.remaining.Pending.Set(int64(limits[p].Pending))
@@ -69,25 +69,6 @@ func NewBreakers(limits *[2]Limits, traffic *Traffic, remaining [2]*Remaining) *
 		}
 	}
 	return b
-}
-
-// SetLimits replaces the limits: of what is above the new ones nothing is taken back.
-func (b *Breakers) SetLimits(limits *[2]Limits) {
-	for p := range b.by {
-		b.by[p].set(&limits[p])
-	}
-}
-
-func (r *breaker) set(l *Limits) {
-	if *r.limits.Load() == *l {
-		return
-	}
-	r.limits.Store(l)
-	r.note(r.cx.Load(), l.Connections, &r.open.Cx, leftCx)
-	r.note(r.pending.Load(), l.Pending, &r.open.Pending, leftPending)
-	r.note(r.rq.Load(), l.Requests, &r.open.Rq, leftRq)
-	r.note(r.pools.Load(), l.Pools, &r.open.CxPool, leftPools)
-	r.noteRetry(r.retry.Load())
 }
 
 // note updates the gauges after a count changed to n.
@@ -109,12 +90,12 @@ func leftPools(r *Remaining) *stats.Gauge   { return &r.CxPools }
 func leftRetries(r *Remaining) *stats.Gauge { return &r.Retries }
 
 // LimitsPools tells whether the number of pools is limited at all.
-func (b *Breakers) LimitsPools(p Priority) bool { return b.by[p].limits.Load().Pools != math.MaxUint32 }
+func (b *Breakers) LimitsPools(p Priority) bool { return b.by[p].limits.Pools != math.MaxUint32 }
 
 // MayPool tells whether another pool is within the limit.
 func (b *Breakers) MayPool(p Priority) bool {
 	r := &b.by[p]
-	return r.pools.Load() < int64(r.limits.Load().Pools)
+	return r.pools.Load() < int64(r.limits.Pools)
 }
 
 // TakePool counts a connection pool, if the limit allows it.
@@ -123,74 +104,74 @@ func (b *Breakers) TakePool(p Priority) bool {
 		return false
 	}
 	r := &b.by[p]
-	r.note(r.pools.Add(1), r.limits.Load().Pools, &r.open.CxPool, leftPools)
+	r.note(r.pools.Add(1), r.limits.Pools, &r.open.CxPool, leftPools)
 	return true
 }
 
 // GivePool undoes TakePool.
 func (b *Breakers) GivePool(p Priority) {
 	r := &b.by[p]
-	r.note(r.pools.Add(-1), r.limits.Load().Pools, &r.open.CxPool, leftPools)
+	r.note(r.pools.Add(-1), r.limits.Pools, &r.open.CxPool, leftPools)
 }
 
 // MayConnectHost tells whether a host with n connections may have another one.
 func (b *Breakers) MayConnectHost(p Priority, n int64) bool {
-	return n < int64(b.by[p].limits.Load().PerHost)
+	return n < int64(b.by[p].limits.PerHost)
 }
 
 // MayConnect tells whether another connection is within the limit.
 func (b *Breakers) MayConnect(p Priority) bool {
 	r := &b.by[p]
-	return r.cx.Load() < int64(r.limits.Load().Connections)
+	return r.cx.Load() < int64(r.limits.Connections)
 }
 
 // Connection counts a connection in (1) or out (-1).
 func (b *Breakers) Connection(p Priority, n int64) {
 	r := &b.by[p]
-	r.note(r.cx.Add(n), r.limits.Load().Connections, &r.open.Cx, leftCx)
+	r.note(r.cx.Add(n), r.limits.Connections, &r.open.Cx, leftCx)
 }
 
 // TakePending counts a request that waits for a connection, if the limit allows it.
 func (b *Breakers) TakePending(p Priority) bool {
 	r := &b.by[p]
-	if r.pending.Load() >= int64(r.limits.Load().Pending) {
+	if r.pending.Load() >= int64(r.limits.Pending) {
 		return false
 	}
-	r.note(r.pending.Add(1), r.limits.Load().Pending, &r.open.Pending, leftPending)
+	r.note(r.pending.Add(1), r.limits.Pending, &r.open.Pending, leftPending)
 	return true
 }
 
 // GivePending undoes TakePending.
 func (b *Breakers) GivePending(p Priority) {
 	r := &b.by[p]
-	r.note(r.pending.Add(-1), r.limits.Load().Pending, &r.open.Pending, leftPending)
+	r.note(r.pending.Add(-1), r.limits.Pending, &r.open.Pending, leftPending)
 }
 
 // TakeRequest counts an active request, if the limit allows it.
 func (b *Breakers) TakeRequest(p Priority) bool {
 	r := &b.by[p]
 	n := r.rq.Load()
-	if n >= int64(r.limits.Load().Requests) {
+	if n >= int64(r.limits.Requests) {
 		return false
 	}
-	r.note(r.rq.Add(1), r.limits.Load().Requests, &r.open.Rq, leftRq)
+	r.note(r.rq.Add(1), r.limits.Requests, &r.open.Rq, leftRq)
 	return true
 }
 
 // GiveRequest undoes TakeRequest.
 func (b *Breakers) GiveRequest(p Priority) {
 	r := &b.by[p]
-	r.note(r.rq.Add(-1), r.limits.Load().Requests, &r.open.Rq, leftRq)
+	r.note(r.rq.Add(-1), r.limits.Requests, &r.open.Rq, leftRq)
 }
 
 // maxRetries works out how many retries may be active now. With a budget it is a share of the
 // requests that are active or pending (ResourceManagerImpl::RetryBudgetImpl::max).
 func (r *breaker) maxRetries() int64 {
-	if !r.limits.Load().HasBudget {
-		return int64(r.limits.Load().Retries)
+	if !r.limits.HasBudget {
+		return int64(r.limits.Retries)
 	}
 	active := float64(r.rq.Load() + r.pending.Load())
-	return max(int64(r.limits.Load().BudgetPercent/100*active), int64(r.limits.Load().MinRetries))
+	return max(int64(r.limits.BudgetPercent/100*active), int64(r.limits.MinRetries))
 }
 
 // TakeRetry counts an active retry, if the limit or the budget allows it. It does not count the
@@ -218,5 +199,5 @@ func (r *breaker) noteRetry(n int64) {
 // ForceRequest counts an active request whatever the limit says.
 func (b *Breakers) ForceRequest(p Priority) {
 	r := &b.by[p]
-	r.note(r.rq.Add(1), r.limits.Load().Requests, &r.open.Rq, leftRq)
+	r.note(r.rq.Add(1), r.limits.Requests, &r.open.Rq, leftRq)
 }

@@ -156,7 +156,7 @@ func (s *Server) assemble(errs *config.Errors) error {
 	s.clusters = cluster.NewManager(cluster.Options{
 		Ctx: context.Background(), Scope: s.scope, Log: s.opts.Logs.Component("upstream"),
 		Concurrency: s.opts.Concurrency, NewCodec: newClientCodec, NewHTTP2: newHTTP2Client, Random: rand.Uint64, Subscriber: s.xds,
-		Bind: bind, Network: s.networkFilters(), Transports: s.transports(),
+		Bind: bind, Network: s.networkFilters(), Transports: s.transports(), Runtime: s.runtimeNumber,
 	})
 	s.wasm, err = wasmhost.NewHost(s.wasmOptions())
 	if err != nil {
