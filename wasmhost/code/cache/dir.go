@@ -182,6 +182,30 @@ func (d *Dir) HasModule(g Digest) bool {
 	return true
 }
 
+// Modules is how many modules there are.
+func (d *Dir) Modules() int {
+	n := 0
+	for _, e := range d.list() {
+		if strings.HasSuffix(e.Name(), moduleSuffix) {
+			n++
+		}
+	}
+	return n
+}
+
+func (d *Dir) list() []fs.FileInfo {
+	dir, err := d.root.Open(".")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	infos, err := dir.Readdir(-1)
+	if err != nil {
+		return nil
+	}
+	return infos
+}
+
 // PutModule keeps a module.
 func (d *Dir) PutModule(g Digest, code []byte) error { return d.put(moduleName(g), code) }
 
@@ -299,16 +323,7 @@ func (d *Dir) prune(keep string) {
 	defer d.mu.Unlock()
 	var list []entry
 	var total int64
-	dir, err := d.root.Open(".")
-	if err != nil {
-		return
-	}
-	infos, err := dir.Readdir(-1)
-	_ = dir.Close()
-	if err != nil {
-		return
-	}
-	for _, info := range infos {
+	for _, info := range d.list() {
 		if strings.HasSuffix(info.Name(), partSuffix) {
 			if time.Since(info.ModTime()) > partAge {
 				_ = d.root.Remove(info.Name())
