@@ -70,7 +70,7 @@ func (e *Engine) Close() {
 
 // Objects counts the C objects of the process that are open.
 type Objects struct {
-	Engines, Modules, Pres, Instances int64
+	Engines, Modules, Pres, Instances, Snapshots int64
 }
 
 // Live counts what is open now, over all engines: tests expect it to go back to where it was.
@@ -78,7 +78,7 @@ func Live() Objects {
 	l := C.sc_live_objects()
 	return Objects{
 		Engines: int64(l.engines), Modules: int64(l.modules),
-		Pres: int64(l.pres), Instances: int64(l.instances),
+		Pres: int64(l.pres), Instances: int64(l.instances), Snapshots: int64(C.sc_live_snapshots()),
 	}
 }
 

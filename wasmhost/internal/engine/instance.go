@@ -37,6 +37,7 @@ type Instance struct {
 	Data any
 
 	c       *C.sc_instance
+	globals bool // were found
 	pre     *Pre
 	pin     runtime.Pinner
 	hostErr error // Why the last host call trapped; taken by the guest call that it ends.

@@ -53,6 +53,28 @@ typedef struct WT(wasmtime_instance) {
   size_t __private;
 } WT(wasmtime_instance_t);
 
+typedef struct WT(wasmtime_externref) {
+  uint64_t store_id;
+  uint32_t __private1;
+  uint32_t __private2;
+  void *__private3;
+} WT(wasmtime_externref_t);
+
+typedef union WT(wasmtime_valunion) {
+  int32_t i32;
+  int64_t i64;
+  float f32;
+  double f64;
+  WT(wasmtime_externref_t) externref;
+  WT(wasmtime_func_t) funcref;
+  uint8_t v128[16];
+} WT(wasmtime_valunion_t);
+
+typedef struct WT(wasmtime_val) {
+  uint8_t kind;
+  WT(wasmtime_valunion_t) of;
+} WT(wasmtime_val_t);
+
 typedef union WT(wasmtime_val_raw) {
   int32_t i32;
   int64_t i64;

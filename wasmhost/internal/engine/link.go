@@ -41,6 +41,7 @@ type Pre struct {
 	names   []C.sc_name
 	present []bool
 	params  []int
+	globals int // that Instrument exported
 }
 
 // Link resolves the module's imports with the host functions and checks the types of the exports
@@ -48,7 +49,7 @@ type Pre struct {
 // no host function answers is linked to one that traps with its name when it is called; an import
 // that is no function, or a host function of another type, is an error.
 func (m *Module) Link(host []HostFunc, exports []Export) (*Pre, error) {
-	p := &Pre{e: m.e}
+	p := &Pre{e: m.e, globals: instrumented(m)}
 	if err := p.checkExports(m, exports); err != nil {
 		return nil, err
 	}

@@ -32,7 +32,11 @@ func TestLive(t *testing.T) {
 		}
 		all = append(all, in)
 	}
-	want := Objects{before.Engines + 1, before.Modules + 1, before.Pres + 1, before.Instances + 20}
+	want := before
+	want.Engines++
+	want.Modules++
+	want.Pres++
+	want.Instances += 20
 	if got := Live(); got != want {
 		t.Errorf("open: %+v, want %+v", got, want)
 	}

@@ -407,22 +407,21 @@ int sc_instance_start(sc_instance *in, wasmtime_instance_pre_t *pre, const sc_na
   if (in->funcs == NULL)
     return 1;
   in->nfuncs = nfuncs;
-  wasmtime_instance_t instance;
   wasm_trap_t *trap = NULL;
   in->depth = 1;
   guest_enter(in->engine);
   set_deadline(in);
-  wasmtime_error_t *err = wasmtime_instance_pre_instantiate(pre, in->ctx, &instance, &trap);
+  wasmtime_error_t *err = wasmtime_instance_pre_instantiate(pre, in->ctx, &in->instance, &trap);
   guest_leave(in->engine);
   in->depth = 0;
   if (!succeeded(in, err, trap))
     return 1;
   wasmtime_extern_t item;
   for (uint32_t i = 0; i < nfuncs; i++)
-    if (wasmtime_instance_export_get(in->ctx, &instance, funcs[i].data, funcs[i].len, &item) &&
+    if (wasmtime_instance_export_get(in->ctx, &in->instance, funcs[i].data, funcs[i].len, &item) &&
         item.kind == WASMTIME_EXTERN_FUNC)
       in->funcs[i] = item.of.func;
-  if (wasmtime_instance_export_get(in->ctx, &instance, "memory", 6, &item) &&
+  if (wasmtime_instance_export_get(in->ctx, &in->instance, "memory", 6, &item) &&
       item.kind == WASMTIME_EXTERN_MEMORY) {
     in->memory = item.of.memory;
     in->has_memory = true;
@@ -434,6 +433,7 @@ int sc_instance_start(sc_instance *in, wasmtime_instance_pre_t *pre, const sc_na
 void sc_instance_delete(sc_instance *in) {
   wasmtime_store_delete(in->store);
   free(in->funcs);
+  free(in->globals);
   free(in->error);
   free(in);
   live_instances--;

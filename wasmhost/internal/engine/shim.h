@@ -31,6 +31,7 @@ typedef struct sc_instance {
   sc_engine *engine;
   wasmtime_store_t *store;
   wasmtime_context_t *ctx;
+  wasmtime_instance_t instance;
   wasmtime_memory_t memory;
   uint8_t *mem_base; // Refreshed before each host call and after each guest call.
   size_t mem_size;
@@ -38,6 +39,8 @@ typedef struct sc_instance {
   uint32_t depth;
   uint32_t nfuncs;
   bool has_memory;
+  uint32_t nglobals;
+  wasmtime_global_t *globals; // That snapshots hold; found when the first is needed.
   wasmtime_func_t *funcs; // store_id 0: the module has no such export.
   uint64_t args[SC_MAX_ARGS];
   uint64_t result;
@@ -91,6 +94,24 @@ int sc_instance_start(sc_instance *in, wasmtime_instance_pre_t *pre, const sc_na
 void sc_instance_delete(sc_instance *in);
 // Calls function fn with args[0..nargs); 0 leaves result set, 1 leaves error and trap_code set.
 int sc_call(sc_instance *in, uint32_t fn, uint32_t nargs);
+// A snapshot: an image of the memory, in a file where the system has those, and the globals.
+typedef struct sc_snapshot {
+  int fd;
+  uint8_t *image;
+  size_t size;
+  uint32_t nglobals;
+  wasmtime_val_t *globals;
+} sc_snapshot;
+
+int sc_instance_global(sc_instance *in, const char *name, size_t len, uint32_t total);
+sc_snapshot *sc_snapshot_take(sc_instance *in);
+void sc_snapshot_delete(sc_snapshot *s);
+// 1: the memory has another size. 2: the system or the engine refuses.
+int sc_snapshot_adopt(sc_instance *in, const sc_snapshot *s);
+int sc_snapshot_restore(sc_instance *in, const sc_snapshot *s);
+int sc_snapshot_differs(sc_instance *in, const sc_snapshot *s);
+int64_t sc_live_snapshots(void);
+
 // The crossing alone: measures what one call into C costs.
 uint64_t sc_noop(uint64_t v);
 

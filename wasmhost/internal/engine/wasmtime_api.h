@@ -8,6 +8,7 @@
 
 #ifndef SIDECAR_REAL_HEADERS // Set by testdata/check.c, which has these from wasmtime.h.
 #define WASMTIME_EXTERN_FUNC 0
+#define WASMTIME_EXTERN_GLOBAL 1
 #define WASMTIME_EXTERN_MEMORY 3
 enum wasm_valkind_enum { WASM_I32, WASM_I64, WASM_F32, WASM_F64, WASM_EXTERNREF = 128, WASM_FUNCREF };
 enum wasm_externkind_enum {
@@ -133,6 +134,11 @@ wasmtime_error_t *wasmtime_func_call_unchecked(wasmtime_context_t *, const wasmt
 wasmtime_context_t *wasmtime_caller_context(wasmtime_caller_t *);
 bool wasmtime_caller_export_get(wasmtime_caller_t *, const char *, size_t, wasmtime_extern_t *);
 uint8_t *wasmtime_memory_data(const wasmtime_context_t *, const wasmtime_memory_t *);
+wasmtime_error_t *wasmtime_memory_grow(wasmtime_context_t *, const wasmtime_memory_t *, uint64_t,
+                                       uint64_t *);
+void wasmtime_global_get(wasmtime_context_t *, const wasmtime_global_t *, wasmtime_val_t *);
+wasmtime_error_t *wasmtime_global_set(wasmtime_context_t *, const wasmtime_global_t *,
+                                      const wasmtime_val_t *);
 size_t wasmtime_memory_data_size(const wasmtime_context_t *, const wasmtime_memory_t *);
 
 void wasmtime_error_message(const wasmtime_error_t *, wasm_name_t *);
