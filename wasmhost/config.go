@@ -3,6 +3,7 @@ package wasmhost
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	wasmv1 "sidecar/api/sidecar/wasm/v1"
 	"sidecar/internal/config"
 	"sidecar/wasmhost/abi"
+	"sidecar/wasmhost/code"
 )
 
 // Limits of one plugin.
@@ -58,8 +60,13 @@ type Config struct {
 	AllowHeadersStop bool
 	Limits           Limits
 
-	code          []byte
-	digest        [sha256.Size]byte
+	// Either remote, or code that was read, with its digest.
+	remote     *code.Remote
+	nackOnMiss bool
+	code       *heldCode
+	codeBytes  int
+	digest     [sha256.Size]byte
+
 	configuration []byte
 	vmConfig      []byte
 	environ       []string
@@ -72,11 +79,11 @@ var (
 			capability_restriction_config allow_on_headers_stop_iteration`,
 	}
 	vmFields = config.Fields[*wasmv3.VmConfig]{
-		Used: "vm_id runtime code configuration environment_variables capability_restriction_config",
+		Used: `vm_id runtime code configuration environment_variables capability_restriction_config
+			nack_on_code_cache_miss`,
 		NoOp: map[string]string{
 			"allow_precompiled": "the module is compiled here; a precompiled section would be of another " +
 				"engine's, which Envoy skips too",
-			"nack_on_code_cache_miss": "only read for remote code, which is refused",
 		},
 	}
 	environmentFields = config.Fields[*wasmv3.EnvironmentVariables]{Used: "host_env_keys key_values"}
@@ -86,16 +93,16 @@ var (
 		Used: "base_interval",
 		NoOp: map[string]string{"max_interval": "Envoy uses the base interval alone"},
 	}
-	codeFields  = config.Fields[*corev3.AsyncDataSource]{Used: "local", Refused: "remote"}
+	codeFields  = config.Fields[*corev3.AsyncDataSource]{Used: "local remote"}
 	limitFields = config.Fields[*wasmv1.Limits]{Used: "stream_deadline start_deadline memory_bytes"}
 )
 
 // FieldTables are the accounts of every message that Compile reads, for tests.
 func FieldTables() []config.Table {
-	return []config.Table{
+	return append(code.FieldTables(),
 		pluginFields, vmFields, environmentFields, restrictionFields, reloadFields, backoffFields,
 		codeFields, limitFields,
-	}
+	)
 }
 
 // runtimes are the engines that Envoy knows; the code of all runs on wasmtime here.
@@ -233,19 +240,26 @@ func (c *Config) compileVM(p *config.Path, vm *wasmv3.VmConfig, errs *config.Err
 		errs.Addf(p.Field("runtime"), "no Wasm runtime %q; there are %s", c.Runtime, strings.Join(runtimes, ", "))
 	}
 	c.vmConfig = anyBytes(p.Field("configuration"), vm.GetConfiguration(), errs)
-	c.environ = environment(p.Field("environment_variables"), vm.GetEnvironmentVariables(), errs)
-	code, q := vm.GetCode(), p.Field("code")
-	codeFields.Check(q, code, errs)
+	env := vm.GetEnvironmentVariables()
+	from, q := vm.GetCode(), p.Field("code")
+	codeFields.Check(q, from, errs)
 	switch {
-	case code.GetRemote() != nil: // Reported above.
-	case code.GetLocal() == nil:
+	case from.GetRemote() != nil:
+		values := maps.Clone(env.GetKeyValues())
+		c.remote = code.Compile(q.Field("remote"), from.GetRemote(), values, errs)
+		c.nackOnMiss = vm.GetNackOnCodeCacheMiss()
+		if env != nil { // What is meant for whoever fetches the code isn't the plugin's.
+			env = &wasmv3.EnvironmentVariables{HostEnvKeys: env.GetHostEnvKeys(), KeyValues: values}
+		}
+	case from.GetLocal() == nil:
 		errs.Add(q.Field("local"), "is required")
 	default:
-		data, ok := config.ReadDataSource(q.Field("local"), code.GetLocal(), maxCodeBytes, errs)
+		data, ok := config.ReadDataSource(q.Field("local"), from.GetLocal(), maxCodeBytes, errs)
 		if ok {
-			c.code, c.digest = data, sha256.Sum256(data)
+			c.code, c.codeBytes, c.digest = holdCode(data), len(data), sha256.Sum256(data)
 		}
 	}
+	c.environ = environment(p.Field("environment_variables"), env, errs)
 }
 
 // environment is read now: a host variable that isn't set is left out.
@@ -287,5 +301,5 @@ func restriction(p *config.Path, r *wasmv3.CapabilityRestrictionConfig, errs *co
 
 // String names the plugin in logs.
 func (c *Config) String() string {
-	return fmt.Sprintf("plugin %q (root_id %q, vm_id %q, code %x)", c.Name, c.RootID, c.VMID, c.digest[:6])
+	return fmt.Sprintf("plugin %q (root_id %q, vm_id %q, code %s)", c.Name, c.RootID, c.VMID, c.source())
 }

@@ -17,6 +17,9 @@ import (
 	"sidecar/internal/task"
 	"sidecar/wasmhost/abi"
 	"sidecar/wasmhost/attribute"
+	"sidecar/wasmhost/code"
+	"sidecar/wasmhost/code/cache"
+	"sidecar/wasmhost/code/fetch"
 	"sidecar/wasmhost/internal/engine"
 	"sidecar/wasmhost/wasi"
 )
@@ -43,6 +46,16 @@ type Options struct {
 	SharedBytes int
 	// Observer is shown what every guest does; nil is none. It is for tools.
 	Observer abi.Observer
+
+	// Compiler is the command that compiles a module in a process of its own, as CompileChild does: the
+	// module at its input, compiled code to file 3. Without one this process compiles.
+	Compiler []string
+	// CacheDir is where modules that were fetched and compiled code are kept, CacheBytes how much of
+	// them, 1 GiB by default. Without one nothing is.
+	CacheDir   string
+	CacheBytes int64
+	// InsecureHosts may be asked for code without TLS, or with a certificate that nobody vouches for.
+	InsecureHosts []string
 }
 
 // Caller makes requests for plugins: what the proxy's upstream half has to offer.
@@ -62,6 +75,8 @@ type CallRequest struct {
 	Body     []byte
 	Trailers *header.Map // nil for none
 	Timeout  time.Duration
+	// BodyLimit is the largest answer that is taken; 0 leaves it to the Caller.
+	BodyLimit int64
 	// Parent is the record of the stream that the call is made for: its trace is gone on with. Nil for
 	// the root context's calls; used before CallHTTP returns only.
 	Parent *stream.Info
@@ -86,18 +101,17 @@ type Host struct {
 	starts chan struct{} // a place for each guest that starts off the request path
 	done   sync.WaitGroup
 
+	ctx      context.Context //nolint:containedctx // of loads, which outlive who began them; ended by Close
+	stop     context.CancelFunc
+	compiler chan struct{} // the place for the one compiler
+	sources  *code.Store
+	client   *fetch.Client
+	cache    *cache.Dir // nil without one
+
 	mu      sync.Mutex // guards below
 	modules map[[sha256.Size]byte]*moduleEntry
 	live    map[*VM]struct{} // for the gauges of memory
 	closed  bool
-}
-
-// moduleEntry is compiled code that plugins share. ready is closed when module or err is set.
-type moduleEntry struct {
-	ready  chan struct{}
-	module *engine.Module
-	err    error
-	refs   int
 }
 
 // NewHost makes a host. Close it after its plugins.
@@ -114,6 +128,9 @@ func NewHost(o Options) (*Host, error) {
 	if o.SharedBytes <= 0 {
 		o.SharedBytes = 64 << 20
 	}
+	if o.CacheBytes <= 0 {
+		o.CacheBytes = 1 << 30
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -125,11 +142,15 @@ func NewHost(o Options) (*Host, error) {
 		return nil, err
 	}
 	places := max(2, 2*runtime.GOMAXPROCS(0))
-	return &Host{
+	h := &Host{
 		opts: o, engine: e, node: attribute.NewNode(o.Node), gate: newGate(places), shared: abi.NewShared(o.SharedBytes),
 		starts:  make(chan struct{}, max(1, places/2)),
 		modules: map[[sha256.Size]byte]*moduleEntry{}, live: map[*VM]struct{}{},
-	}, nil
+		compiler: make(chan struct{}, 1),
+	}
+	h.ctx, h.stop = context.WithCancel(context.Background()) //nolint:forbidigo // where loads begin
+	h.openSources()
+	return h, nil
 }
 
 // Limits are the process's defaults, for Compile.
@@ -140,7 +161,9 @@ func (h *Host) Close() {
 	h.mu.Lock()
 	h.closed = true
 	h.mu.Unlock()
+	h.stop()
 	h.done.Wait()
+	h.closeSources()
 	h.engine.Close()
 }
 
@@ -165,15 +188,24 @@ func (h *Host) VMs() int {
 // Start makes a running plugin: compile, link, instantiate, start, configure. It blocks for as long as
 // that takes, at most the limits' start deadline for each call; ctx is looked at in between. The
 // caller closes the Plugin.
-func (h *Host) Start(ctx context.Context, c *Config) (*Plugin, error) {
+func (h *Host) Start(ctx context.Context, c *Config) (*Plugin, error) { return h.open(ctx, c, false) }
+
+// use keeps the host open until h.done.Done; false if it is closed.
+func (h *Host) use() bool {
 	h.mu.Lock()
-	if h.closed {
-		h.mu.Unlock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		h.done.Add(1)
+	}
+	return !h.closed
+}
+
+// open is Start. fresh asks for code again that could not be fetched a moment ago.
+func (h *Host) open(ctx context.Context, c *Config, fresh bool) (*Plugin, error) {
+	if !h.use() {
 		return nil, fmt.Errorf("%s: the host is closed", c)
 	}
-	h.done.Add(1)
-	h.mu.Unlock()
-	p, err := h.start(ctx, c)
+	p, err := h.start(ctx, c, fresh)
 	if err != nil {
 		h.done.Done()
 		return nil, fmt.Errorf("Unable to create Wasm plugin %s: %w", c.Name, err) //nolint:staticcheck // Envoy's text
@@ -181,18 +213,18 @@ func (h *Host) Start(ctx context.Context, c *Config) (*Plugin, error) {
 	return p, nil
 }
 
-func (h *Host) start(ctx context.Context, c *Config) (*Plugin, error) {
-	entry, err := h.compile(ctx, c)
+func (h *Host) start(ctx context.Context, c *Config, fresh bool) (*Plugin, error) {
+	entry, err := h.module(ctx, c, fresh)
 	if err != nil {
 		return nil, err
 	}
 	functions := wasi.Functions(func(name string) bool { return c.capabilities == nil || c.capabilities[name] })
 	module, err := abi.Link(entry.module, c.capabilities, functions...)
 	if err != nil {
-		h.release(c.digest)
+		h.release(entry.digest)
 		return nil, err
 	}
-	p := newPlugin(h, c, module)
+	p := newPlugin(h, c, module, entry.digest)
 	h.shared.Use(c.VMID)
 	v, err := p.startVM(ctx)
 	if err != nil {
@@ -200,52 +232,11 @@ func (h *Host) start(ctx context.Context, c *Config) (*Plugin, error) {
 		return nil, err
 	}
 	p.vms = append(p.vms, v)
+	p.serves(v)
 	return p, nil
 }
 
 // panicked is told of a goroutine that a panic ended.
 func (h *Host) panicked(p *task.Panic) {
 	h.opts.Log.Error("wasm: panic", "task", p.Task, "value", p.Value, "stack", string(p.Stack))
-}
-
-// compile finds or makes the compiled code; whoever asks for code that is being compiled waits.
-func (h *Host) compile(ctx context.Context, c *Config) (*moduleEntry, error) {
-	h.mu.Lock()
-	entry := h.modules[c.digest]
-	if entry == nil {
-		entry = &moduleEntry{ready: make(chan struct{})}
-		h.modules[c.digest] = entry
-		entry.refs++
-		h.mu.Unlock()
-		entry.module, entry.err = h.engine.Compile(c.code)
-		close(entry.ready)
-	} else {
-		entry.refs++
-		h.mu.Unlock()
-	}
-	select {
-	case <-entry.ready:
-	case <-ctx.Done():
-		h.release(c.digest)
-		return nil, ctx.Err()
-	}
-	if entry.err != nil {
-		err := entry.err
-		h.release(c.digest)
-		return nil, err
-	}
-	return entry, nil
-}
-
-func (h *Host) release(digest [sha256.Size]byte) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	entry := h.modules[digest]
-	if entry.refs--; entry.refs > 0 {
-		return
-	}
-	delete(h.modules, digest)
-	if entry.module != nil {
-		entry.module.Close()
-	}
 }

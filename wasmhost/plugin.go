@@ -2,6 +2,7 @@ package wasmhost
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -23,8 +24,11 @@ type Plugin struct {
 	stats  pluginStats
 	custom *stats.Scope
 	meter  *meter
-	refs   atomic.Int64 // the owner's, and one for each stream
+	digest [sha256.Size]byte // of the code
+	refs   atomic.Int64      // the owner's, and one for each stream
 	starts sync.WaitGroup
+	drains sync.WaitGroup // VMs that were replaced and have not ended
+	iso    *isolation     // nil: streams share VMs
 
 	running int // guests that run now; guarded by gate.mu
 
@@ -36,6 +40,7 @@ type Plugin struct {
 	broken  bool
 	closing bool
 	timers  map[*time.Timer]struct{}
+	ages    map[*time.Timer]struct{} // timers that no start is pending for
 }
 
 type pluginStats struct {
@@ -44,17 +49,18 @@ type pluginStats struct {
 	created                                         *stats.Counter
 	active                                          *stats.Gauge
 	traps, deadlines, overloads, bypassed, refusals *stats.Counter
+	recycled, discarded                             *stats.Counter
 }
 
 // growAfter is how many streams must have waited before a plugin gets another VM.
 const growAfter = 32
 
-func newPlugin(h *Host, c *Config, m *abi.Module) *Plugin {
+func newPlugin(h *Host, c *Config, m *abi.Module, digest [sha256.Size]byte) *Plugin {
 	scope := h.opts.Stats.Scope("wasm." + c.Name)
 	vmScope := h.opts.Stats.Scope("wasm." + c.Runtime)
 	p := &Plugin{
-		host: h, config: c, module: m, custom: h.opts.Stats.Scope("wasmcustom"),
-		timers: map[*time.Timer]struct{}{},
+		host: h, config: c, module: m, digest: digest, custom: h.opts.Stats.Scope("wasmcustom"),
+		timers: map[*time.Timer]struct{}{}, ages: map[*time.Timer]struct{}{},
 		stats: pluginStats{
 			scope: scope, vmScope: vmScope,
 			reloadBackoff: scope.Counter("vm_reload_backoff"), reloadSuccess: scope.Counter("vm_reload_success"),
@@ -62,11 +68,15 @@ func newPlugin(h *Host, c *Config, m *abi.Module) *Plugin {
 			traps:         scope.Counter("vm_failures"), deadlines: scope.Counter("vm_deadline_exceeded"),
 			overloads: scope.Counter("vm_queue_overflow"), bypassed: scope.Counter("bypassed"),
 			refusals: scope.Counter("refused"),
+			recycled: scope.Counter("vm_recycled"), discarded: scope.Counter("vm_discarded"),
 			created:  vmScope.Counter("created"), active: vmScope.Gauge("active"),
 		},
 	}
 	p.meter = newMeter(scope)
 	p.refs.Store(1)
+	if c.Isolated {
+		p.iso = &isolation{}
+	}
 	return p
 }
 
@@ -95,6 +105,10 @@ func (p *Plugin) Close() {
 		}
 	}
 	clear(p.timers)
+	for t := range p.ages {
+		t.Stop()
+	}
+	clear(p.ages)
 	p.mu.Unlock()
 	p.unref()
 }
@@ -118,13 +132,17 @@ func (p *Plugin) end() {
 	for _, v := range vms {
 		<-v.gone
 	}
+	p.drains.Wait()
+	if p.iso != nil {
+		p.iso.end()
+	}
 	p.free()
 	p.host.done.Done()
 }
 
 func (p *Plugin) free() {
 	p.module.Close()
-	p.host.release(p.config.digest)
+	p.host.release(p.digest)
 	p.host.shared.Release(p.config.VMID)
 	p.custom.Close()
 	p.stats.scope.Close()
@@ -153,7 +171,8 @@ func (p *Plugin) pick() *VM {
 	}
 	if best != nil && least > 0 {
 		p.next++
-		if p.waits++; p.waits >= growAfter && len(p.vms)+p.pending < p.host.opts.Concurrency && !p.closing {
+		if p.waits++; p.waits >= growAfter && len(p.vms)+p.pending < p.host.opts.Concurrency && !p.closing &&
+			p.iso == nil {
 			p.waits = 0
 			p.pending++
 			p.starts.Add(1)
@@ -180,13 +199,27 @@ func (p *Plugin) add(v *VM) {
 		p.vms = append(p.vms, v)
 	}
 	p.mu.Unlock()
+	if v != nil {
+		p.serves(v)
+	}
 	p.starts.Done()
+}
+
+// serves is called once a VM is in the pool.
+func (p *Plugin) serves(v *VM) {
+	if p.iso != nil {
+		p.iso.serveFrom(v)
+	}
+	p.watchAge(v)
 }
 
 // failed is told of a VM that trapped, by its user.
 func (p *Plugin) failed(v *VM, err error) {
 	p.host.opts.Log.Error("wasm: plugin failed", "plugin", p.config.Name, "root_id", p.config.RootID,
 		"error", err, "trace", trace(err))
+	if v.isClone { // A failure of its stream alone.
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, w := range p.vms {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"sidecar/wasmhost/abi"
 )
@@ -20,13 +21,16 @@ type Running struct {
 	// Set by Warm, before the first use.
 	plugin *Plugin
 
-	mu      sync.Mutex // guards below
-	retired bool
+	trial atomic.Pointer[trial]
+
+	mu    sync.Mutex // guards below
+	holds int        // the owner's, and that of a canary that replaces it
 }
 
-// NewRunning is for a configuration that has compiled; name is that of the filter.
+// NewRunning is for a configuration that has compiled; name is that of the filter, by which a canary
+// finds the version before it.
 func NewRunning(h *Host, c *Config, name string) *Running {
-	return &Running{host: h, config: c, name: name}
+	return &Running{host: h, config: c, name: name, holds: 1}
 }
 
 var errRetired = errors.New("the configuration was replaced meanwhile")
@@ -39,34 +43,61 @@ func (r *Running) Warm(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.retired {
+	if r.holds == 0 {
 		p.Close()
 		return errRetired
 	}
 	r.plugin = p
+	r.host.enterVersion(r.name, r)
 	return nil
 }
 
-// Retire lets the plugin go when its last stream has ended. Idempotent.
-func (r *Running) Retire() {
+// hold keeps the plugin beyond its Retire; false if that was called already.
+func (r *Running) hold() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.retired && r.plugin != nil {
-		r.plugin.Close()
+	if r.holds == 0 {
+		return false
 	}
-	r.retired = true
+	r.holds++
+	return true
 }
 
-// Acquire gives the plugin for one stream, which releases it; nil if it doesn't serve (any more).
-func (r *Running) Acquire() *Plugin {
-	if r.plugin == nil || !r.plugin.Acquire() {
-		return nil
+// Retire lets the plugin go when its last stream has ended. Once for each hold.
+func (r *Running) Retire() {
+	r.mu.Lock()
+	r.holds = max(0, r.holds-1)
+	last := r.holds == 0
+	p := r.plugin
+	r.mu.Unlock()
+	if !last || p == nil {
+		return
 	}
-	return r.plugin
+	r.host.leaveVersion(r.name, r)
+	if t := r.trial.Load(); t != nil {
+		t.end()
+	}
+	p.Close()
+}
+
+// Acquire gives the plugin for one stream, which releases it, with the Running that it is of: that may
+// be the version before this one. nil if none serves (any more).
+func (r *Running) Acquire() (*Plugin, *Running) {
+	if r.plugin == nil {
+		return nil, r
+	}
+	c := r.choose()
+	if !c.plugin.Acquire() {
+		return nil, r
+	}
+	return c.plugin, c
 }
 
 // Config of the plugin.
 func (r *Running) Config() *Config { return r.config }
+
+// Host that runs it.
+func (r *Running) Host() *Host { return r.host }
 
 // NetworkPhases tells which callbacks of connections the plugin has.
 func (p *Plugin) NetworkPhases() abi.NetworkPhases { return p.module.NetworkPhases() }

@@ -448,7 +448,7 @@ func TestCompileErrors(t *testing.T) {
 		{"no vm_config", func(c *wasmv3.PluginConfig) { c.Vm = nil }, "vm_config: is required"},
 		{"remote code", func(c *wasmv3.PluginConfig) {
 			c.GetVmConfig().Code = &corev3.AsyncDataSource{Specifier: &corev3.AsyncDataSource_Remote{Remote: &corev3.RemoteDataSource{}}}
-		}, "vm_config.code.remote: is not supported"},
+		}, "vm_config.code.remote.http_uri: is required"},
 		{"no code", func(c *wasmv3.PluginConfig) { c.GetVmConfig().Code = nil }, "vm_config.code.local: is required"},
 		{"missing file", func(c *wasmv3.PluginConfig) {
 			c.GetVmConfig().Code.GetLocal().Specifier = &corev3.DataSource_Filename{Filename: "/nowhere.wasm"}

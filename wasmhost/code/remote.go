@@ -186,6 +186,14 @@ func (r *Remote) key() string {
 	return strings.Join(parts, "\x00")
 }
 
+// Digest is that of the code, if the configuration says it: an image's may be that of the manifest.
+func (r *Remote) Digest() (cache.Digest, bool) {
+	if r.isImage || r.SHA256 == "" {
+		return cache.Digest{}, false
+	}
+	return parseDigest(r.SHA256)
+}
+
 // String names the source in logs: an address, without what may be a password in it.
 func (r *Remote) String() string {
 	if u, err := url.Parse(r.URI); err == nil {

@@ -117,7 +117,7 @@ func (f *Filter) unserved(t *stream.Turn, d filter.Direction, dead bool) filter.
 
 // wanted drops what the plugin has no callback for; false if nothing is left.
 func (f *Filter) wanted(d filter.Direction) bool {
-	h, p := &f.half[d], &f.factory.phases
+	h, p := &f.half[d], &f.phases
 	has := [4]bool{
 		headersPhase:  d == filter.Request || p.ResponseHeaders, // The request's make the context.
 		dataPhase:     d == filter.Request && p.RequestBody || d == filter.Response && p.ResponseBody,

@@ -1,18 +1,12 @@
 package http
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"sync"
-
 	wasmfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 
 	"sidecar/api/filter"
 	wasmv1 "sidecar/api/sidecar/wasm/v1"
 	"sidecar/internal/config"
 	"sidecar/wasmhost"
-	"sidecar/wasmhost/abi"
 )
 
 var (
@@ -47,22 +41,14 @@ func Entries(h *wasmhost.Host) []filter.HTTPEntry {
 
 // Factory makes the filters of one plugin. It serves after Warm, until Retire.
 type Factory struct {
-	// Set by newFactory, never changed.
-	host   *wasmhost.Host
+	*wasmhost.Running
 	config *wasmhost.Config
-	name   string
-
-	// Set by Warm, before the first stream.
-	plugin *wasmhost.Plugin
-	phases abi.Phases
-
-	mu      sync.Mutex // guards below
-	retired bool
 }
 
 var (
 	_ filter.Factory = (*Factory)(nil)
 	_ filter.Warmer  = (*Factory)(nil)
+	_ filter.Awaiter = (*Factory)(nil)
 	_ filter.Retirer = (*Factory)(nil)
 )
 
@@ -70,45 +56,17 @@ func newFactory(h *wasmhost.Host, cfg *wasmhost.Config, c filter.Context, err er
 	if err != nil {
 		return nil, err
 	}
-	return &Factory{host: h, config: cfg, name: c.Name}, nil
-}
-
-var errRetired = errors.New("the configuration was replaced meanwhile")
-
-// Warm starts the plugin: its error is the reason to reject the configuration. Called once.
-func (f *Factory) Warm(ctx context.Context) error {
-	p, err := f.host.Start(ctx, f.config)
-	if err != nil {
-		return fmt.Errorf("%s: %w", f.name, err)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.retired {
-		p.Close()
-		return errRetired
-	}
-	f.plugin, f.phases = p, p.Phases()
-	return nil
-}
-
-// Retire lets the plugin go when its last stream has ended. Idempotent.
-func (f *Factory) Retire() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.retired && f.plugin != nil {
-		f.plugin.Close()
-	}
-	f.retired = true
+	return &Factory{Running: wasmhost.NewRunning(h, cfg, c.Name), config: cfg}, nil
 }
 
 // NewFilter makes the filter of a stream. It binds to a VM when it is first called.
 func (f *Factory) NewFilter(s filter.Stream) any {
-	filter := &Filter{factory: f, s: s}
-	if f.plugin != nil && f.plugin.Acquire() {
-		filter.plugin = f.plugin
+	x := &Filter{factory: f, s: s}
+	if x.plugin = f.Acquire(); x.plugin != nil {
+		x.phases = x.plugin.Phases()
 	}
-	return filter
+	return x
 }
 
-// Retired tells that the filter was made too late to have a plugin.
+// Retired tells that the filter was made too late to have a plugin, or too early.
 func (f *Filter) Retired() bool { return f.plugin == nil }

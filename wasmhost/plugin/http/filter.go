@@ -40,6 +40,7 @@ type half struct {
 type Filter struct {
 	factory *Factory
 	plugin  *wasmhost.Plugin // acquired; nil if the factory doesn't serve
+	phases  abi.Phases
 	s       filter.Stream
 	stream  wasmhost.Stream
 
@@ -78,7 +79,7 @@ func (f *Filter) bind(t *stream.Turn) state {
 	if f.state != unbound {
 		return f.state
 	}
-	verdict := wasmhost.Refuse
+	verdict := f.factory.Missing()
 	if f.plugin != nil {
 		if !f.rebound { // A new token would make the one void that the stream waits with.
 			f.post = f.s.Pause(filter.Request)
@@ -202,7 +203,7 @@ func (f *Filter) holding(d filter.Direction) bool {
 // OnLog implements filter.Logger.
 func (f *Filter) OnLog(t *stream.Turn, _ *stream.Info) {
 	f.afterPanic(t)
-	if f.plugin == nil || !f.factory.phases.Log {
+	if f.plugin == nil || !f.phases.Log {
 		return
 	}
 	if f.state == unbound { // Answered before it came here: the log still gets a context.

@@ -30,6 +30,7 @@ type Factory struct{ *wasmhost.Running }
 var (
 	_ filter.NetworkFactory = Factory{}
 	_ filter.Warmer         = Factory{}
+	_ filter.Awaiter        = Factory{}
 	_ filter.Retirer        = Factory{}
 )
 

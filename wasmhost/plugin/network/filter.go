@@ -57,7 +57,7 @@ var (
 // OnNewConnection implements filter.NewConnection. A plugin that stops here is waited for until it goes
 // on, or until there is data, which it is shown then.
 func (f *Filter) OnNewConnection(t *stream.Turn) bool {
-	verdict := wasmhost.Refuse
+	verdict := f.factory.Missing()
 	if f.plugin != nil {
 		verdict = f.plugin.NewStream(f, &f.stream)
 	}
