@@ -27,6 +27,8 @@ func (c *Cluster) start() {
 		c.startDNS(conf)
 	case EDS:
 		c.startEDS(conf)
+	case DynamicForward:
+		c.startForward(conf)
 	case OriginalDst:
 		c.member.Get()
 		c.markReady()

@@ -85,6 +85,9 @@ func (a *AutoSNI) apply(o *filter.ConnectOptions, authority string) {
 // hostOf takes the port off an authority and tells whether the rest is an IP address
 // (Http::Utility::parseAuthority).
 func hostOf(authority string) (name string, address bool) {
+	if _, err := netip.ParseAddr(authority); err == nil {
+		return authority, true
+	}
 	name = authority
 	if i := strings.LastIndexByte(authority, ':'); i >= 0 && i > strings.LastIndexByte(authority, ']') {
 		if port := authority[i+1:]; port != "" && strings.Trim(port, "0123456789") == "" {

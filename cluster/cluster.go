@@ -30,6 +30,8 @@ type Cluster struct {
 	conf   atomic.Pointer[Config]
 	set    atomic.Pointer[host.Set]
 	active atomic.Pointer[active]
+	// forward is set once, for a dynamic forward proxy.
+	forward atomic.Pointer[forwardHosts]
 
 	mu      sync.Mutex // guards below; never held while streams are told anything
 	finder  finder     // what keeps the hosts up to date; nil for STATIC
@@ -301,6 +303,11 @@ func (c *Cluster) eachHost(f func(*host.Host)) {
 	}
 	if a := c.active.Load(); a != nil && a.dst != nil {
 		for _, h := range a.dst.all() {
+			f(h)
+		}
+	}
+	if fwd := c.forward.Load(); fwd != nil {
+		for _, h := range fwd.all() {
 			f(h)
 		}
 	}

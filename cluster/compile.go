@@ -13,6 +13,7 @@ import (
 
 	"sidecar/api/filter"
 	"sidecar/api/stats"
+	"sidecar/cluster/dnscache"
 	"sidecar/cluster/host"
 	"sidecar/internal/config"
 	"sidecar/internal/config/source"
@@ -57,6 +58,8 @@ type Env struct {
 	NoEDS bool
 	// Transports makes transport sockets, by the full name of the configuration message.
 	Transports map[string]*filter.TransportEntry
+	// Caches are the DNS caches of dynamic forward proxies; nil shares none.
+	Caches *dnscache.Caches
 	// Network are the network filters, by the full name of the configuration message.
 	Network map[string]*filter.NetworkEntry
 	// Scope and Log are those of the process, for transport sockets.
@@ -79,6 +82,8 @@ type compiler struct {
 	errs *config.Errors
 	conf *Config
 	set  *Settings
+	// insecure is allow_insecure_cluster_options.
+	insecure bool
 }
 
 // Compile checks a cluster and compiles it. It has no side effects, and names everything that is
@@ -96,6 +101,7 @@ func Compile(msg *clusterv3.Cluster, env Env) (*Config, error) {
 	c.conf.Metadata = compileMetadata(config.Field("metadata"), msg.GetMetadata(), &errs)
 	c.connections()
 	c.http()
+	c.forwardOptions()
 	c.balancing()
 	c.limits()
 	c.endpoints()
@@ -210,7 +216,7 @@ func (c *compiler) endpoints() {
 		if c.conf.Kind == LogicalDNS {
 			c.oneEndpoint(p, la)
 		}
-	case EDS, OriginalDst:
+	case EDS, OriginalDst, DynamicForward:
 		if la != nil {
 			c.errs.Addf(p, "must be empty for cluster type %s", c.msg.GetType())
 		}

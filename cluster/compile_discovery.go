@@ -9,6 +9,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	dnscommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
+	dfpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dynamic_forward_proxy/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
 	getaddrinfov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/getaddrinfo/v3"
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
@@ -286,11 +287,18 @@ func (c *compiler) servers(p *config.Path, list []*corev3.Address) {
 	}
 }
 
-// clusterType compiles the one extension that is known: DNS.
+// clusterType compiles the extensions that are known.
 func (c *compiler) clusterType(p *config.Path, ct *clusterv3.Cluster_CustomClusterType) {
 	clusterTypeFields.Check(p, ct, c.errs)
 	p = p.Field("typed_config")
-	if name := config.TypeName(ct.GetTypedConfig()); name != "envoy.extensions.clusters.dns.v3.DnsCluster" {
+	name := config.TypeName(ct.GetTypedConfig())
+	if name == "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig" {
+		if m, ok := config.OpenAs[*dfpv3.ClusterConfig](p, ct.GetTypedConfig(), c.errs); ok {
+			c.forwardProxy(p, m)
+		}
+		return
+	}
+	if name != "envoy.extensions.clusters.dns.v3.DnsCluster" {
 		c.errs.Addf(p, "cluster type %q (%s) is not supported", ct.GetName(), name)
 		return
 	}

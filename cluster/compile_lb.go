@@ -65,6 +65,7 @@ func (c *compiler) balancing() {
 	c.commonLb(config.Field("common_lb_config"), c.msg.GetCommonLbConfig())
 	p := config.Field("lb_policy")
 	isDst := c.conf.Kind == OriginalDst
+	own := isDst || c.conf.Kind == DynamicForward
 	switch policy := c.msg.GetLbPolicy(); policy {
 	case clusterv3.Cluster_ROUND_ROBIN:
 		c.set.lb.Policy = lb.RoundRobin
@@ -73,7 +74,7 @@ func (c *compiler) balancing() {
 	case clusterv3.Cluster_RANDOM:
 		c.set.lb.Policy = lb.Random
 	case clusterv3.Cluster_CLUSTER_PROVIDED:
-		if !isDst {
+		if !own {
 			c.errs.Addf(p, "CLUSTER_PROVIDED is for cluster type ORIGINAL_DST, not %s", c.msg.GetType())
 		}
 	case clusterv3.Cluster_LOAD_BALANCING_POLICY_CONFIG:

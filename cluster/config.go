@@ -6,6 +6,7 @@ import (
 	"sidecar/api/stream"
 	"sidecar/cluster/dial"
 	"sidecar/cluster/discover"
+	"sidecar/cluster/dnscache"
 	"sidecar/cluster/host"
 	"sidecar/cluster/lb"
 	"sidecar/cluster/load"
@@ -23,7 +24,12 @@ const (
 	LogicalDNS
 	EDS
 	OriginalDst
+	DynamicForward
 )
+
+// Unlisted tells that a cluster's hosts come to be as requests ask for them, so that it may serve
+// though it has none.
+func (k Kind) Unlisted() bool { return k == OriginalDst || k == DynamicForward }
 
 // Config is a compiled cluster. It never changes.
 type Config struct {
@@ -38,6 +44,7 @@ type Config struct {
 	transports *transports // nil: plaintext
 	eds        *edsConfig
 	dns        *dnsConfig
+	dnsCache   *dnscache.Config // of a dynamic forward proxy
 	assignment assignment
 	digest     source.Digest
 	// body is digest without the endpoints: equal ones can be updated in place.

@@ -10,6 +10,7 @@ import (
 	"sidecar/api/filter"
 	"sidecar/api/stats"
 	"sidecar/cluster/discover"
+	"sidecar/cluster/dnscache"
 	"sidecar/cluster/pool"
 	"sidecar/internal/config/source"
 	"sidecar/internal/wire"
@@ -56,6 +57,7 @@ type Manager struct {
 	ids    atomic.Uint64
 
 	resolvers interner[string, sharedResolver]
+	caches    *dnscache.Caches
 
 	live sync.Map // name -> *Cluster; what Get reads
 
@@ -104,6 +106,10 @@ func NewManager(opt Options) *Manager {
 	if m.opt.NewResolver == nil {
 		m.opt.NewResolver = discover.NewResolver
 	}
+	m.caches = dnscache.NewCaches(dnscache.Env{
+		Ctx: ctx, Scope: opt.Scope, Random: m.opt.Random,
+		NewResolver: func(o discover.ResolverOptions) discover.Resolver { return m.resolver(o) },
+	})
 	return m
 }
 
@@ -127,11 +133,14 @@ func (m *Manager) Each(f func(*Cluster)) {
 	})
 }
 
+// DNSCaches returns the DNS caches of dynamic forward proxies, which filters share with clusters.
+func (m *Manager) DNSCaches() *dnscache.Caches { return m.caches }
+
 // Env returns what Compile should be given, so that equal settings are shared.
 func (m *Manager) Env() Env {
 	return Env{
 		Intern: &m.intern, NoEDS: m.opt.Subscriber == nil, Bind: m.opt.Bind,
-		Transports: m.opt.Transports, Network: m.opt.Network, Scope: m.root, Log: m.opt.Log,
+		Transports: m.opt.Transports, Network: m.opt.Network, Caches: m.caches, Scope: m.root, Log: m.opt.Log,
 	}
 }
 

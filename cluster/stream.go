@@ -40,10 +40,11 @@ type Context struct {
 // used one is ready for the next attempt once it was cancelled or its stream has ended.
 type Attempt struct {
 	// Host is the chosen one; nil if there was none.
-	Host    *host.Host
-	cluster *Cluster
-	lease   pool.Lease
-	tcp     *pool.TCP
+	Host       *host.Host
+	cluster    *Cluster
+	lease      pool.Lease
+	tcp        *pool.TCP
+	resolution *resolution // of a dynamic forward proxy, until the name is resolved
 }
 
 // NewStream chooses a host and begins a stream on a connection to it. There are three outcomes:
@@ -55,6 +56,11 @@ type Attempt struct {
 //
 // Attempt.Host is set in all cases but "no healthy upstream" and the overflow of pending requests.
 func (c *Cluster) NewStream(t *stream.Turn, ctx *Context, target stream.Target, a *Attempt) (stream.Encoder, *stream.Fault) {
+	if fwd := c.forward.Load(); fwd != nil {
+		if waits, f := fwd.resolve(ctx, target, a, false); waits || f != nil {
+			return nil, f
+		}
+	}
 	mux := c.conf.Load().HTTP.multiplexed(ctx.Protocol)
 	p, f := c.prepare(ctx, a, mux)
 	if f != nil {
@@ -75,6 +81,11 @@ func (c *Cluster) NewStream(t *stream.Turn, ctx *Context, target stream.Target, 
 // Connect chooses a host and opens a raw connection to it for a TCP proxy. Unless a fault is returned
 // EventReady (call Attempt.OpenTCP) or EventFailed is posted to target, as with NewStream.
 func (c *Cluster) Connect(ctx *Context, target stream.Target, a *Attempt) *stream.Fault {
+	if fwd := c.forward.Load(); fwd != nil {
+		if waits, f := fwd.resolve(ctx, target, a, true); waits || f != nil {
+			return f
+		}
+	}
 	p, f := c.prepare(ctx, a, false)
 	if f != nil {
 		return f
@@ -120,6 +131,9 @@ func (c *Cluster) choose(act *active, ctx *Context) *host.Host {
 	if act.dst != nil {
 		return act.dst.choose(ctx)
 	}
+	if fwd := c.forward.Load(); fwd != nil {
+		return fwd.choose(ctx)
+	}
 	h, panicked := act.balancer.Pick(c.set.Load(), &ctx.Context)
 	if panicked {
 		act.traffic.LbHealthyPanic.Inc()
@@ -147,8 +161,14 @@ func noHealthyUpstream() *stream.Fault {
 	}
 }
 
-// Open begins the stream that EventReady announced.
-func (a *Attempt) Open(t *stream.Turn) (stream.Encoder, *stream.Fault) { return a.lease.Open(t) }
+// Open begins the stream that EventReady announced. Without an encoder or a fault it waits once more:
+// what was ready was the name of the host.
+func (a *Attempt) Open(t *stream.Turn) (stream.Encoder, *stream.Fault) {
+	if a.Resolved() {
+		return a.Continue(t)
+	}
+	return a.lease.Open(t)
+}
 
 // OpenTCP returns the connection that EventReady announced. The caller owns it and must call its
 // Close once.
@@ -159,7 +179,13 @@ func (a *Attempt) OpenTCP() *pool.TCP {
 
 // Cancel gives up an attempt that waits. It does nothing to one that has begun or failed: a begun
 // stream is reset through its encoder.
-func (a *Attempt) Cancel(t *stream.Turn) { a.lease.Cancel(t) }
+func (a *Attempt) Cancel(t *stream.Turn) {
+	if w := a.resolution; w != nil {
+		a.resolution = nil
+		w.abandon()
+	}
+	a.lease.Cancel(t)
+}
 
 // Cluster returns the cluster of the attempt; nil before the first.
 func (a *Attempt) Cluster() *Cluster { return a.cluster }

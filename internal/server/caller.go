@@ -47,7 +47,7 @@ func (c caller) CallHTTP(_ *stream.Turn, r *wasmhost.CallRequest,
 	if cl == nil {
 		return nil, wasmhost.ErrNoCluster
 	}
-	if len(cl.Hosts().Hosts) == 0 && cl.Config().Kind != cluster.OriginalDst {
+	if len(cl.Hosts().Hosts) == 0 && !cl.Config().Kind.Unlisted() {
 		return nil, errNoHost
 	}
 	r.Headers.SetStatic(header.XEnvoyInternal, "true")
@@ -84,7 +84,9 @@ func (k *call) Receive(t *stream.Turn, e *stream.Event) {
 			k.fail(t)
 			return
 		}
-		k.send(t, enc)
+		if enc != nil {
+			k.send(t, enc)
+		}
 	case stream.EventHeaders:
 		k.result.Headers = new(header.Map)
 		k.result.Headers.CopyFrom(e.Map)

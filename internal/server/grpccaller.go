@@ -55,7 +55,7 @@ func (c caller) OpenGRPC(_ *stream.Turn, r *wasmhost.GRPCRequest,
 	if cl == nil {
 		return nil, wasmhost.ErrNoCluster
 	}
-	if len(cl.Hosts().Hosts) == 0 && cl.Config().Kind != cluster.OriginalDst {
+	if len(cl.Hosts().Hosts) == 0 && !cl.Config().Kind.Unlisted() {
 		return nil, errNoHost
 	}
 	k := &grpcCall{cluster: cl, req: r, on: on}
@@ -192,7 +192,9 @@ func (k *grpcCall) Receive(t *stream.Turn, e *stream.Event) {
 			k.close(t, 14, "")
 			return
 		}
-		k.send(t, enc)
+		if enc != nil {
+			k.send(t, enc)
+		}
 	case stream.EventDrained:
 		k.flush(t)
 	case stream.EventHeaders:

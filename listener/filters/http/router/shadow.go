@@ -129,7 +129,9 @@ func (s *shadow) Receive(t *stream.Turn, e *stream.Event) {
 			s.fail(t, f)
 			return
 		}
-		s.send(t, enc)
+		if enc != nil {
+			s.send(t, enc)
+		}
 	case stream.EventFailed, stream.EventReset:
 		s.fail(t, e.Fault)
 	case stream.EventHeaders:

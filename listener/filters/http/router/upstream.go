@@ -53,7 +53,7 @@ func (r *Filter) terminates() bool {
 
 // open takes what EventReady announced.
 func (r *Filter) open(t *stream.Turn) (stream.Encoder, *stream.Fault) {
-	if !r.terminates() {
+	if r.attempt.Resolved() || !r.terminates() {
 		return r.attempt.Open(t)
 	}
 	conn := r.attempt.OpenTCP()
@@ -153,6 +153,10 @@ func (r *Filter) Receive(t *stream.Turn, e *stream.Event) {
 		enc, fault := r.open(t)
 		if fault != nil {
 			r.onFailure(t, fault)
+			return
+		}
+		if enc == nil {
+			r.noteHost() // its name is resolved, and now it waits for a connection
 			return
 		}
 		r.ready(t, enc)

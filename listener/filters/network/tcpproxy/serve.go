@@ -95,17 +95,15 @@ func (s *session) attempt(t *stream.Turn, cl *cluster.Cluster, seq uint32) (f *s
 		return f, false
 	}
 	s.info.Attempts++
-	s.down.AwaitReset()
-	var e stream.Event
-	select {
-	case e = <-s.ready:
-	default:
-		a.Cancel(t)
-		return nil, true
+	e, gone := s.await(t, &a)
+	if e.Kind == stream.EventReady && a.Resolved() {
+		if _, f = a.Continue(t); f != nil {
+			return f, false
+		}
+		e, gone = s.await(t, &a)
 	}
-	if err := s.down.SetReadDeadline(time.Time{}); err != nil {
-		a.Cancel(t)
-		return nil, true //nolint:nilerr // the client has gone
+	if gone {
+		return nil, true
 	}
 	if e.Kind == stream.EventFailed {
 		return e.Fault, false
@@ -116,6 +114,22 @@ func (s *session) attempt(t *stream.Turn, cl *cluster.Cluster, seq uint32) (f *s
 		return &stream.Fault{Flag: stream.UpstreamConnectionFailure}, false
 	}
 	return nil, false
+}
+
+// await waits for the pool; gone says that the client has left, and the attempt is given up.
+func (s *session) await(t *stream.Turn, a *cluster.Attempt) (e stream.Event, gone bool) {
+	s.down.AwaitReset()
+	select {
+	case e = <-s.ready:
+	default:
+		a.Cancel(t)
+		return stream.Event{}, true
+	}
+	if err := s.down.SetReadDeadline(time.Time{}); err != nil {
+		a.Cancel(t)
+		return stream.Event{}, true // the client has gone
+	}
+	return e, false
 }
 
 // finish counts and logs the session.
