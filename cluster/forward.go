@@ -1,8 +1,11 @@
 package cluster
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -69,7 +72,7 @@ func (f *forwardHosts) add(r dnscache.Result) *host.Host {
 		h.SetAddresses(at)
 		return h
 	}
-	h = host.New(at.Addr, r.Name.Host, at.More, dstAttr)
+	h = host.New(at.Addr, r.Name.String(), at.More, dstAttr)
 	f.hosts[r.Name] = h
 	f.c.countMatch(dstAttr)
 	f.count()
@@ -213,8 +216,19 @@ func (f *forwardHosts) taken(r dnscache.Result) *stream.Fault {
 	}
 	f.c.use().traffic.CxNoneHealthy.Inc()
 	fault := noHealthyUpstream()
-	fault.Err = r.Err
+	fault.Err, fault.Details = r.Err, failureDetails(r.Err)
 	return fault
+}
+
+// failureDetails are Envoy's response_code_details for a name that has no address.
+func failureDetails(err error) string {
+	switch {
+	case errors.Is(err, dnscache.ErrHostOverflow), errors.Is(err, dnscache.ErrPendingOverflow):
+		return err.Error()
+	case errors.Is(err, context.DeadlineExceeded):
+		return "dns_resolution_failure{resolve_timeout}"
+	}
+	return "dns_resolution_failure{" + strings.ReplaceAll(err.Error(), " ", "_") + "}"
 }
 
 func (f *forwardHosts) done(w *resolution, r dnscache.Result) {

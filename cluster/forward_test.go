@@ -98,8 +98,8 @@ func TestForward_Cancel(t *testing.T) {
 func TestNameOf(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"a.example": "a.example:80", "a.example:8080": "a.example:8080", "1.2.3.4": "1.2.3.4:80", "[::1]:9": "::1:9",
-		"[::1]": "::1:80", "::1": "::1:80", "a:0": "a:80", "a:99999": "a:80",
+		"a.example": "a.example:80", "a.example:8080": "a.example:8080", "1.2.3.4": "1.2.3.4:80", "[::1]:9": "[::1]:9",
+		"[::1]": "[::1]:80", "::1": "[::1]:80", "a:0": "a:80", "a:99999": "a:80",
 	} {
 		if n, ok := cluster.NameOf(in, 80); !ok || n.String() != want {
 			t.Errorf("%s: %s, want %s", in, n, want)

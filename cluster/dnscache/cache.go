@@ -37,6 +37,7 @@ type Stats struct {
 	PendingOverflow stats.Counter `stat:"dns_rq_pending_overflow"`
 	Hosts           stats.Gauge   `stat:"num_hosts"`
 	PendingOpen     stats.Gauge   `stat:"circuit_breakers.rq_pending_open"`
+	PendingLeft     stats.Gauge   `stat:"circuit_breakers.rq_pending_remaining"`
 }
 
 // Result is what a name stands for: addresses with its port, or why there is none.
@@ -95,6 +96,7 @@ func newCache(set *Caches, conf *Config) *Cache {
 	c := &Cache{set: set, conf: conf, resolver: set.env.NewResolver(conf.Resolver), hosts: map[Name]*entry{}}
 	c.scope = set.env.Scope.Sub("dns_cache." + conf.Name)
 	c.stats = stats.Bind[Stats](c.scope)
+	c.stats.PendingLeft.Set(int64(conf.MaxPending))
 	c.ctx, c.cancel = context.WithCancel(set.env.Ctx)
 	return c
 }
@@ -169,6 +171,7 @@ func (c *Cache) count(n int) {
 		open = 1
 	}
 	c.stats.PendingOpen.Set(open)
+	c.stats.PendingLeft.Set(max(0, int64(c.conf.MaxPending)-int64(c.pending)))
 }
 
 func (c *Cache) forget(w *waiter) {
@@ -229,10 +232,8 @@ func (c *Cache) settle(e *entry, a discover.Answer, err error) {
 	if err == nil {
 		addrs := withPort(a.Addrs, e.name.Port)
 		changed = !same(e.addrs, addrs)
-		if changed && e.known && e.addrs != nil {
+		if changed { // the first addresses are a change, too
 			c.stats.HostChanged.Inc()
-		}
-		if changed {
 			e.addrs = addrs
 		}
 		e.err = nil

@@ -3,7 +3,9 @@ package dnscache
 import (
 	"context"
 	"fmt"
+	"net"
 	"reflect"
+	"strconv"
 	"sync"
 	"time"
 
@@ -40,7 +42,7 @@ type Name struct {
 }
 
 // String returns the name as statistics and logs show it.
-func (n Name) String() string { return fmt.Sprintf("%s:%d", n.Host, n.Port) }
+func (n Name) String() string { return net.JoinHostPort(n.Host, strconv.Itoa(int(n.Port))) }
 
 // Env is what caches work with.
 type Env struct {
