@@ -59,6 +59,10 @@ type Config struct {
 	// AllowHeadersStop keeps StopIteration of a headers callback what it says.
 	AllowHeadersStop bool
 	Limits           Limits
+	// Isolated: each stream has a VM for itself.
+	Isolated  bool
+	Recycling Recycling
+	Canary    Canary
 
 	// Either remote, or code that was read, with its digest.
 	remote     *code.Remote
@@ -95,13 +99,16 @@ var (
 	}
 	codeFields  = config.Fields[*corev3.AsyncDataSource]{Used: "local remote"}
 	limitFields = config.Fields[*wasmv1.Limits]{Used: "stream_deadline start_deadline memory_bytes"}
+
+	recyclingFields = config.Fields[*wasmv1.Recycling]{Used: "streams age memory_bytes"}
+	canaryFields    = config.Fields[*wasmv1.Canary]{Used: "percent streams errors"}
 )
 
 // FieldTables are the accounts of every message that Compile reads, for tests.
 func FieldTables() []config.Table {
 	return append(code.FieldTables(),
 		pluginFields, vmFields, environmentFields, restrictionFields, reloadFields, backoffFields,
-		codeFields, limitFields,
+		codeFields, limitFields, recyclingFields, canaryFields,
 	)
 }
 
@@ -203,6 +210,52 @@ func limits(l *wasmv1.Limits, def Limits, errs *config.Errors) Limits {
 		out.MemoryBytes = int64(min(m, 4<<30))
 	}
 	return out
+}
+
+// CompileOwn is Compile for our own message. Paths of errors start at m.
+func CompileOwn(m *wasmv1.Wasm, def Limits) (*Config, error) {
+	var errs config.Errors
+	out, err := Compile(m.GetConfig(), m.GetLimits(), def)
+	errs.Wrap(config.Field("config"), err)
+	r := recycling(config.Field("recycling"), m.GetRecycling(), &errs)
+	c := canary(config.Field("canary"), m.GetCanary(), &errs)
+	switch m.GetIsolation() {
+	case wasmv1.Isolation_ISOLATION_UNSPECIFIED, wasmv1.Isolation_STREAM:
+	default:
+		errs.Addf(config.Field("isolation"), "%d is none", m.GetIsolation())
+	}
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	out.Recycling, out.Canary, out.Isolated = r, c, m.GetIsolation() == wasmv1.Isolation_STREAM
+	return out, nil
+}
+
+func recycling(p *config.Path, m *wasmv1.Recycling, errs *config.Errors) Recycling {
+	recyclingFields.Check(p, m, errs)
+	r := Recycling{
+		Streams: m.GetStreams(), Age: config.Duration(p.Field("age"), m.GetAge(), 0, errs),
+		MemoryBytes: int64(min(m.GetMemoryBytes(), 4<<30)),
+	}
+	if m.GetAge() != nil && r.Age < time.Second {
+		errs.Add(p.Field("age"), "must be at least 1s")
+	}
+	return r
+}
+
+func canary(p *config.Path, m *wasmv1.Canary, errs *config.Errors) Canary {
+	canaryFields.Check(p, m, errs)
+	if m == nil {
+		return Canary{}
+	}
+	c := Canary{Percent: m.GetPercent(), Streams: uint64(m.GetStreams()), Errors: uint64(m.GetErrors())}
+	if c.Percent < 1 || c.Percent > 99 {
+		errs.Add(p.Field("percent"), "must be from 1 to 99")
+	}
+	if c.Streams == 0 {
+		c.Streams = 1000
+	}
+	return c
 }
 
 // anyBytes is what the plugin gets to read: the text or bytes of a wrapper, else the message as it is

@@ -108,6 +108,8 @@ type Host struct {
 	client   *fetch.Client
 	cache    *cache.Dir // nil without one
 
+	versions Versions
+
 	mu      sync.Mutex // guards below
 	modules map[[sha256.Size]byte]*moduleEntry
 	live    map[*VM]struct{} // for the gauges of memory

@@ -97,7 +97,7 @@ func (h *Host) module(ctx context.Context, c *Config, fresh bool) (*moduleEntry,
 	digest, bytes := c.digest, c.code.get()
 	if c.remote != nil {
 		g, ok := c.remote.Digest()
-		if !ok || !h.compiled(g) {
+		if !ok || c.Isolated || !h.compiled(g) {
 			got, err := h.sources.Get(ctx, c.remote, fresh)
 			if err != nil {
 				return nil, &FetchError{err}
@@ -106,7 +106,10 @@ func (h *Host) module(ctx context.Context, c *Config, fresh bool) (*moduleEntry,
 		}
 		digest = g
 	}
-	e := h.join(digest, bytes) //nolint:contextcheck // it goes on for others who wait
+	if c.Isolated { // Other code, compiled and kept under a digest of its own.
+		digest = sha256.Sum256(append([]byte("isolated"), digest[:]...))
+	}
+	e := h.join(digest, c.Isolated, bytes) //nolint:contextcheck // it goes on for others who wait
 	select {
 	case <-e.ready:
 	case <-ctx.Done():
@@ -121,7 +124,7 @@ func (h *Host) module(ctx context.Context, c *Config, fresh bool) (*moduleEntry,
 }
 
 // join takes part in a module, which it begins to load if nobody has.
-func (h *Host) join(digest cache.Digest, bytes []byte) *moduleEntry {
+func (h *Host) join(digest cache.Digest, isolated bool, bytes []byte) *moduleEntry {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	e := h.modules[digest]
@@ -131,7 +134,7 @@ func (h *Host) join(digest cache.Digest, bytes []byte) *moduleEntry {
 		h.modules[digest] = e
 		e.refs++ // The loader's own: a module isn't freed while it is made.
 		h.done.Add(1)
-		task.Go("wasm load", func() { h.loaded(e, func() (*engine.Module, error) { return h.load(ctx, digest, bytes) }) },
+		task.Go("wasm load", func() { h.loaded(e, func() (*engine.Module, error) { return h.load(ctx, digest, isolated, bytes) }) },
 			func(p *task.Panic) { h.loaded(e, func() (*engine.Module, error) { return nil, p }) })
 	}
 	e.refs++
@@ -171,7 +174,7 @@ func (h *Host) release(digest cache.Digest) {
 var errCodeGone = errors.New("its code was let go, and its compiled code isn't in the cache any more")
 
 // load maps compiled code from the cache, else it compiles.
-func (h *Host) load(ctx context.Context, digest cache.Digest, bytes []byte) (*engine.Module, error) {
+func (h *Host) load(ctx context.Context, digest cache.Digest, isolated bool, bytes []byte) (*engine.Module, error) {
 	if h.cache != nil {
 		if f, ok := h.cache.Compiled(digest); ok {
 			m, err := h.mapped(f)
@@ -182,12 +185,18 @@ func (h *Host) load(ctx context.Context, digest cache.Digest, bytes []byte) (*en
 			h.opts.Log.Info("wasm: compiled code in the cache is of no use", "error", err)
 			h.cache.DropCompiled(digest)
 		}
-		if bytes == nil {
+		if bytes == nil && !isolated {
 			bytes, _ = h.cache.Module(digest)
 		}
 	}
 	if bytes == nil {
 		return nil, errCodeGone
+	}
+	if isolated {
+		var err error
+		if bytes, err = engine.Instrument(bytes); err != nil {
+			return nil, err
+		}
 	}
 	return h.compile(ctx, digest, bytes)
 }

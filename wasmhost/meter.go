@@ -66,6 +66,13 @@ func (m *meter) measured(c *abi.Measure) {
 	}
 }
 
+// lastFailure is the text of the last callback that failed.
+func (m *meter) lastFailure() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.last
+}
+
 func (m *meter) counter(p *atomic.Pointer[stats.Counter], prefix, name string) *stats.Counter {
 	c := p.Load()
 	if c == nil {

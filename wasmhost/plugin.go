@@ -30,6 +30,9 @@ type Plugin struct {
 	drains sync.WaitGroup // VMs that were replaced and have not ended
 	iso    *isolation     // nil: streams share VMs
 
+	owner  *Running // nil: nobody's; set before it serves
+	status atomic.Pointer[string]
+
 	running int // guests that run now; guarded by gate.mu
 
 	mu      sync.Mutex // guards below
@@ -69,7 +72,7 @@ func newPlugin(h *Host, c *Config, m *abi.Module, digest [sha256.Size]byte) *Plu
 			overloads: scope.Counter("vm_queue_overflow"), bypassed: scope.Counter("bypassed"),
 			refusals: scope.Counter("refused"),
 			recycled: scope.Counter("vm_recycled"), discarded: scope.Counter("vm_discarded"),
-			created:  vmScope.Counter("created"), active: vmScope.Gauge("active"),
+			created: vmScope.Counter("created"), active: vmScope.Gauge("active"),
 		},
 	}
 	p.meter = newMeter(scope)

@@ -80,7 +80,21 @@ func (v *VM) LogLevel() abi.LogLevel {
 func (v *VM) warn(message string) { v.Log(abi.LogWarn, message) }
 
 // SetTick sets the period of on_tick.
-func (v *VM) SetTick(period time.Duration) { v.tick, v.newTick = period, true }
+// From a clone, it is that of the template.
+func (v *VM) SetTick(period time.Duration) {
+	if !v.isClone {
+		v.tick, v.newTick = period, true
+		return
+	}
+	v.Defer(func(t *stream.Turn) {
+		if root := v.plugin.template(); root != nil {
+			root.Do(t, "tick period", func() error {
+				root.SetTick(period)
+				return nil
+			})
+		}
+	})
+}
 
 // Done ends the wait of a root whose on_done said false.
 func (v *VM) Done() bool {
@@ -106,8 +120,14 @@ func (v *VM) Stats() *stats.Scope { return v.plugin.custom }
 // QueueReady tells the guest of data in a queue, on another goroutine: the caller is inside some VM.
 func (v *VM) QueueReady(token uint32) {
 	task.Go("wasm queue", func() {
+		root := v
+		if v.isClone {
+			if root = v.plugin.template(); root == nil {
+				return
+			}
+		}
 		stream.Do(func(t *stream.Turn) {
-			v.Do(t, "on_queue_ready", func() error { return v.abi.QueueReady(&v.root, rootContext, token) })
+			root.Do(t, "on_queue_ready", func() error { return root.abi.QueueReady(&root.root, rootContext, token) })
 		})
 	}, v.plugin.host.panicked)
 }

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"sidecar/internal/task"
 	"sidecar/wasmhost/abi"
 )
 
@@ -17,11 +20,13 @@ type Running struct {
 	host   *Host
 	config *Config
 	name   string
+	ready  chan struct{}   // closed when the plugin serves, or won't
+	ctx    context.Context //nolint:containedctx // of a fetch that goes on after Warm; ended by Retire
+	stop   context.CancelFunc
 
-	// Set by Warm, before the first use.
-	plugin *Plugin
-
-	trial atomic.Pointer[trial]
+	plugin atomic.Pointer[Plugin] // set once
+	trial  atomic.Pointer[trial]
+	once   sync.Once // closes ready
 
 	mu    sync.Mutex // guards below
 	holds int        // the owner's, and that of a canary that replaces it
@@ -30,26 +35,115 @@ type Running struct {
 // NewRunning is for a configuration that has compiled; name is that of the filter, by which a canary
 // finds the version before it.
 func NewRunning(h *Host, c *Config, name string) *Running {
-	return &Running{host: h, config: c, name: name, holds: 1}
+	r := &Running{host: h, config: c, name: name, holds: 1, ready: make(chan struct{})}
+	r.ctx, r.stop = context.WithCancel(h.ctx)
+	return r
 }
 
-var errRetired = errors.New("the configuration was replaced meanwhile")
+var (
+	errRetired = errors.New("the configuration was replaced meanwhile")
+	errMiss    = errors.New("its code is not in the cache, and is being fetched")
+)
 
-// Warm starts the plugin: its error is the reason to reject the configuration. Called once.
+// Warm starts the plugin: its error is the reason to reject the configuration. Code that has to be
+// fetched is not waited for (Await does): its start is then no reason any more, unless the configuration
+// says that code must be there. Called once.
 func (r *Running) Warm(ctx context.Context) error {
+	if !r.host.atHand(r.config) {
+		if !r.host.use() {
+			return errRetired
+		}
+		task.Go("wasm fetch", func() {
+			defer r.host.done.Done()
+			if r.config.nackOnMiss { // The management server will ask again, with the code in the cache.
+				if _, err := r.host.sources.Get(r.host.ctx, r.config.remote, false); err != nil {
+					r.host.opts.Log.Error("wasm: code could not be fetched", "plugin", r.config.Name, "error", err)
+				}
+				return
+			}
+			r.fetch() //nolint:contextcheck // it goes on after Warm
+		}, r.host.panicked)
+		if r.config.nackOnMiss {
+			return fmt.Errorf("%s: Unable to create Wasm plugin %s: %w", r.name, r.config.Name, errMiss)
+		}
+		return nil
+	}
+	defer r.settled()
 	p, err := r.host.Start(ctx, r.config)
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.name, err)
 	}
+	return r.serve(p)
+}
+
+func (r *Running) settled() { r.once.Do(func() { close(r.ready) }) }
+
+// serve puts the plugin in force.
+func (r *Running) serve(p *Plugin) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.holds == 0 {
 		p.Close()
 		return errRetired
 	}
-	r.plugin = p
+	p.owner = r
+	r.plugin.Store(p)
 	r.host.enterVersion(r.name, r)
 	return nil
+}
+
+// Backoff between attempts to fetch code, jittered by a fifth.
+const (
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+)
+
+// fetch starts the plugin once its code was fetched; it tries again until it is retired. A slow or
+// failing fetch delays its own plugin only.
+func (r *Running) fetch() {
+	defer r.settled()
+	wait := firstRetry
+	for fresh := false; ; fresh = true {
+		p, err := r.host.open(r.ctx, r.config, fresh)
+		if err == nil {
+			if err = r.serve(p); err == nil {
+				return
+			}
+		}
+		var unfetched *FetchError
+		if r.ctx.Err() != nil || errors.Is(err, errRetired) {
+			return
+		}
+		r.host.opts.Log.Error("wasm: plugin could not be started", "plugin", r.config.Name, "error", err)
+		if !errors.As(err, &unfetched) {
+			return
+		}
+		r.settled() // Whoever waits goes on without it, as with any failed plugin.
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-time.After(wait + rand.N(wait/5+1)):
+		}
+		wait = min(2*wait, lastRetry)
+	}
+}
+
+// Await waits until the plugin serves, or its code could not be had at the first attempt.
+func (r *Running) Await(ctx context.Context) {
+	select {
+	case <-r.ready:
+	case <-ctx.Done():
+	}
+}
+
+// Missing is what a stream gets of a plugin that doesn't serve (yet).
+func (r *Running) Missing() Verdict {
+	switch r.config.Policy {
+	case FailOpen, FailOpenLegacy:
+		return Bypass
+	case FailClosed, FailReload:
+	}
+	return Refuse
 }
 
 // hold keeps the plugin beyond its Retire; false if that was called already.
@@ -68,9 +162,14 @@ func (r *Running) Retire() {
 	r.mu.Lock()
 	r.holds = max(0, r.holds-1)
 	last := r.holds == 0
-	p := r.plugin
+	p := r.plugin.Load()
 	r.mu.Unlock()
-	if !last || p == nil {
+	if !last {
+		return
+	}
+	r.stop()
+	r.settled()
+	if p == nil {
 		return
 	}
 	r.host.leaveVersion(r.name, r)
@@ -80,24 +179,21 @@ func (r *Running) Retire() {
 	p.Close()
 }
 
-// Acquire gives the plugin for one stream, which releases it, with the Running that it is of: that may
-// be the version before this one. nil if none serves (any more).
-func (r *Running) Acquire() (*Plugin, *Running) {
-	if r.plugin == nil {
-		return nil, r
+// Acquire gives the plugin for one stream, which releases it: that of the version before this one for
+// a part of the streams while this one is on trial. nil if none serves (any more).
+func (r *Running) Acquire() *Plugin {
+	p := r.choose().plugin.Load()
+	if p == nil || !p.Acquire() {
+		return nil
 	}
-	c := r.choose()
-	if !c.plugin.Acquire() {
-		return nil, r
-	}
-	return c.plugin, c
+	return p
 }
 
 // Config of the plugin.
 func (r *Running) Config() *Config { return r.config }
 
-// Host that runs it.
-func (r *Running) Host() *Host { return r.host }
+// Plugin is the one that was started; nil before.
+func (r *Running) Plugin() *Plugin { return r.plugin.Load() }
 
 // NetworkPhases tells which callbacks of connections the plugin has.
 func (p *Plugin) NetworkPhases() abi.NetworkPhases { return p.module.NetworkPhases() }

@@ -65,6 +65,9 @@ func (p *Plugin) Release() { p.unref() }
 // NewStream binds a stream to one of the plugin's VMs. End it. The plugin must be acquired.
 func (p *Plugin) NewStream(o Owner, s *Stream) Verdict {
 	v := p.pick()
+	if v != nil && p.iso != nil {
+		v = p.clone()
+	}
 	if v == nil {
 		switch p.config.Policy {
 		case FailOpen, FailOpenLegacy:
@@ -81,7 +84,12 @@ func (p *Plugin) NewStream(o Owner, s *Stream) Verdict {
 	s.vm, s.owner = v, o
 	v.mu.Lock()
 	v.streams[s] = struct{}{}
+	v.bound++
+	enough := p.config.Recycling.Streams > 0 && v.bound == p.config.Recycling.Streams && !v.isClone
 	v.mu.Unlock()
+	if enough {
+		p.replace(v, "streams")
+	}
 	return Serve
 }
 
@@ -107,7 +115,7 @@ func (s *Stream) Create() error {
 
 // Abandon lets go of a VM that failed before the stream entered it. The Stream may be bound again.
 func (s *Stream) Abandon() {
-	s.vm.mu.Lock()
+	s.vm.mu.Lock() // It has failed: nothing of it is left to be drained or given back.
 	delete(s.vm.streams, s)
 	s.vm.mu.Unlock()
 	p := s.vm.plugin
@@ -131,6 +139,7 @@ func (s *Stream) End(t *stream.Turn, log bool) {
 	v := s.vm
 	v.mu.Lock()
 	delete(v.streams, s)
+	drained := v.endDrain()
 	v.mu.Unlock()
 	s.mu.Lock()
 	s.ended = true
@@ -139,13 +148,21 @@ func (s *Stream) End(t *stream.Turn, log bool) {
 	s.mu.Unlock()
 	switch {
 	case s.gone, s.id == 0 && !log:
+		if v.isClone && !v.Dead() {
+			v.giveBack()
+		}
 	case v.TryEnter(t):
 		v.conclude(t, s.last(log))
 	default:
 		v.must(t, func() error { return s.last(log) })
 	}
-	for _, a := range rest {
-		v.answerRoot(t, a)
+	if !v.isClone {
+		for _, a := range rest {
+			v.answerRoot(t, a)
+		}
+	}
+	if drained {
+		v.shutDown()
 	}
 	v.plugin.unref()
 }
@@ -164,7 +181,13 @@ func (s *Stream) last(log bool) error {
 			return err
 		}
 	}
-	return s.finish()
+	if err := s.finish(); err != nil {
+		return err
+	}
+	if s.vm.isClone {
+		return errStreamOver
+	}
+	return nil
 }
 
 func (s *Stream) finish() error {

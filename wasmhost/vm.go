@@ -34,6 +34,13 @@ type VM struct {
 	outcome  outcome
 	ending   bool // on_done was false; proxy_done ends the wait
 	endTimer *time.Timer
+	large    bool // the memory was found to be large
+
+	isClone bool   // for one stream at a time; set by its maker
+	held    bool   // a clone that a stream has; guarded by isolation.mu where it is shared
+	image   *image // that a template was snapshotted to, or that a clone has adopted
+
+	replacing bool // guarded by Plugin.mu
 
 	load   atomic.Int32 // owner and queue; for Plugin.pick
 	memory atomic.Int64 // bytes, as of the last callback
@@ -46,6 +53,9 @@ type VM struct {
 	calls   map[uint32]*callout
 	token   uint32
 	timer   *time.Timer
+	bound   uint64 // streams ever
+	// draining: it ends with its last stream. drained: Plugin.drains counts it.
+	draining, drained bool
 }
 
 // Waiter is told what became of its wait for a VM. The methods are called with no stream entered.
@@ -119,6 +129,11 @@ func (v *VM) start(ctx context.Context, t *stream.Turn) error {
 		}
 	}
 	v.abi.SetDeadline(v.plugin.config.Limits.StreamDeadline)
+	if v.plugin.iso != nil {
+		if err := v.take(); err != nil {
+			return err
+		}
+	}
 	v.settle(t)
 	v.mu.Lock()
 	// What queued up meanwhile (answers to call-outs) needs a place at the gate, like anyone.
@@ -241,7 +256,7 @@ func (v *VM) granted() {
 
 // settle does what the guest calls since the VM was entered have left to do outside the guest.
 func (v *VM) settle(t *stream.Turn) {
-	v.memory.Store(int64(v.abi.MemoryBytes()))
+	v.grewTo(int64(v.abi.MemoryBytes()))
 	for i, f := range v.deferred {
 		v.deferred[i] = nil
 		t.Later(f)
@@ -296,6 +311,8 @@ func (v *VM) kill(err error) (queue []Waiter, streams []*Stream) {
 	calls := v.calls
 	v.calls = nil
 	timer := v.timer
+	drained := v.drained
+	v.drained = false
 	v.mu.Unlock()
 	if timer != nil {
 		timer.Stop()
@@ -310,7 +327,17 @@ func (v *VM) kill(err error) (queue []Waiter, streams []*Stream) {
 	delete(h.live, v)
 	h.mu.Unlock()
 	v.plugin.stats.active.Dec()
+	switch {
+	case v.isClone:
+		v.goneClone()
+	case v.image != nil:
+		v.plugin.iso.gone(v.image)
+		v.image.snap.Release()
+	}
 	close(v.gone)
+	if drained {
+		v.plugin.drains.Done()
+	}
 	return queue, streams
 }
 
@@ -367,7 +394,12 @@ func (j *job) do(t *stream.Turn) { j.v.conclude(t, j.run()) }
 func (v *VM) conclude(t *stream.Turn, err error) {
 	switch {
 	case err == nil:
+		if v.image != nil && !v.isClone {
+			v.retake()
+		}
 		v.Leave(t)
+	case errors.Is(err, errStreamOver):
+		v.recycle(t)
 	case errors.Is(err, errVMClosed):
 		v.close(t)
 	default:

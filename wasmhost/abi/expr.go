@@ -17,6 +17,7 @@ type expressions struct {
 }
 
 func exprCreate(c call, argument []byte) ([]byte, Status) {
+	c.vm.own()
 	x := &c.vm.expressions
 	if len(x.programs) >= maxExpressions {
 		c.vm.warnOnce("expr_create: the plugin has 1024 expressions, which is the limit")
@@ -58,6 +59,7 @@ func exprDelete(c call, argument []byte) ([]byte, Status) {
 	if len(argument) != 4 {
 		return nil, BadArgument
 	}
+	c.vm.own()
 	delete(c.vm.expressions.programs, binary.LittleEndian.Uint32(argument))
 	return nil, OK
 }

@@ -135,6 +135,7 @@ func foreignDeclare(c call, argument []byte) ([]byte, Status) {
 		c.vm.warnOnce("declare_property: the life span of a connection is not supported")
 		return nil, BadArgument
 	}
+	c.vm.own()
 	if c.vm.declared == nil {
 		c.vm.declared = map[string]Declared{}
 	}

@@ -114,6 +114,7 @@ type VM struct {
 
 	expressions expressions
 	declared    map[string]Declared
+	sharing     bool // the maps are a State's
 
 	meter    Meter // nil if the Host is none
 	observer Observer

@@ -283,6 +283,7 @@ func (f *Filter) proceedOther(t *stream.Turn, d filter.Direction) {
 // fail answers for a plugin that can't serve the stream, as its policy says.
 func (f *Filter) fail(t *stream.Turn) filter.Action {
 	f.half[0].due, f.half[1].due = [4]bool{}, [4]bool{}
+	f.faulted = true
 	if f.factory.config.Policy == wasmhost.FailOpenLegacy {
 		f.state = bypassed
 		return filter.Continue

@@ -32,8 +32,8 @@ func Entries(h *wasmhost.Host) []filter.HTTPEntry {
 			func(m *wasmv1.Wasm, c filter.Context) (any, error) {
 				var errs config.Errors
 				ownFields.Check(nil, m, &errs)
-				cfg, err := wasmhost.Compile(m.GetConfig(), m.GetLimits(), h.Limits())
-				errs.Wrap(config.Field("config"), err)
+				cfg, err := wasmhost.CompileOwn(m, h.Limits())
+				errs.Wrap(nil, err)
 				return newFactory(h, cfg, c, errs.Err())
 			}),
 	}

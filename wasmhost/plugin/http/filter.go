@@ -55,6 +55,7 @@ type Filter struct {
 	proceed   [2]bool
 	noRoute   bool
 	replied   bool
+	faulted   bool // the plugin failed the stream
 	rebound   bool // to another VM, since the first failed before it was entered
 	logged    bool
 	post      filter.Resume // posts into the stream until it ends
@@ -92,7 +93,7 @@ func (f *Filter) bind(t *stream.Turn) state {
 	case wasmhost.Bypass:
 		f.state = bypassed
 	case wasmhost.Refuse:
-		f.state = failed
+		f.state, f.faulted = failed, true
 		f.replyFailed(t)
 	}
 	return f.state
@@ -238,6 +239,7 @@ func (f *Filter) OnDestroy(t *stream.Turn) {
 	}
 	f.ended, f.s = true, nil
 	if f.plugin != nil {
+		f.plugin.Served(f.faulted)
 		f.plugin.Release()
 	}
 }

@@ -57,6 +57,7 @@ type settings struct {
 	log                 *slog.Logger
 	concurrency         int
 	bufferLimit         int
+	own                 func(*wasmv1.Wasm)
 }
 
 func plugin(name string) string {
@@ -82,6 +83,9 @@ func (s *settings) message(tb testing.TB) *wasmv1.Wasm {
 	m := &wasmv1.Wasm{Config: c, Limits: &wasmv1.Limits{MemoryBytes: s.memory}}
 	if s.deadline != 0 {
 		m.Limits.StreamDeadline = durationpb.New(s.deadline)
+	}
+	if s.own != nil {
+		s.own(m)
 	}
 	return m
 }
