@@ -26,16 +26,18 @@ type Running struct {
 
 	plugin atomic.Pointer[Plugin] // set once
 	trial  atomic.Pointer[trial]
-	once   sync.Once // closes ready
+	once   sync.Once     // closes ready
+	ended  chan struct{} // closed when the plugin serves, or when nobody tries to start it any more
 
 	mu    sync.Mutex // guards below
+	err   error      // why nobody tries
 	holds int        // the owner's, and that of a canary that replaces it
 }
 
 // NewRunning is for a configuration that has compiled; name is that of the filter, by which a canary
 // finds the version before it.
 func NewRunning(h *Host, c *Config, name string) *Running {
-	r := &Running{host: h, config: c, name: name, holds: 1, ready: make(chan struct{})}
+	r := &Running{host: h, config: c, name: name, holds: 1, ready: make(chan struct{}), ended: make(chan struct{})}
 	r.ctx, r.stop = context.WithCancel(h.ctx)
 	return r
 }
@@ -68,6 +70,7 @@ func (r *Running) Warm(ctx context.Context) error {
 		}
 		return nil
 	}
+	defer close(r.ended)
 	defer r.settled()
 	p, err := r.host.Start(ctx, r.config)
 	if err != nil {
@@ -88,6 +91,7 @@ func (r *Running) serve(p *Plugin) error {
 	}
 	p.owner = r
 	r.plugin.Store(p)
+	r.config.code.drop()
 	r.host.enterVersion(r.name, r)
 	return nil
 }
@@ -101,6 +105,7 @@ const (
 // fetch starts the plugin once its code was fetched; it tries again until it is retired. A slow or
 // failing fetch delays its own plugin only.
 func (r *Running) fetch() {
+	defer close(r.ended)
 	defer r.settled()
 	wait := firstRetry
 	for fresh := false; ; fresh = true {
@@ -116,13 +121,18 @@ func (r *Running) fetch() {
 		}
 		r.host.opts.Log.Error("wasm: plugin could not be started", "plugin", r.config.Name, "error", err)
 		if !errors.As(err, &unfetched) {
+			r.mu.Lock()
+			r.err = err
+			r.mu.Unlock()
 			return
 		}
 		r.settled() // Whoever waits goes on without it, as with any failed plugin.
+		timer := time.NewTimer(wait + rand.N(wait/5+1))
 		select {
 		case <-r.ctx.Done():
+			timer.Stop()
 			return
-		case <-time.After(wait + rand.N(wait/5+1)):
+		case <-timer.C:
 		}
 		wait = min(2*wait, lastRetry)
 	}
@@ -134,6 +144,28 @@ func (r *Running) Await(ctx context.Context) {
 	case <-r.ready:
 	case <-ctx.Done():
 	}
+}
+
+// Fetches tells that the code must be asked for before the plugin can start, so that Warm won't wait.
+func (r *Running) Fetches() bool { return !r.config.nackOnMiss && !r.host.atHand(r.config) }
+
+// Serving waits after Warm until the plugin serves, for as long as its code can't be had. The error is
+// that of a plugin that doesn't start, or of ctx.
+func (r *Running) Serving(ctx context.Context) error {
+	select {
+	case <-r.ended:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.plugin.Load() != nil:
+		return nil
+	case r.err != nil:
+		return fmt.Errorf("%s: %w", r.name, r.err)
+	}
+	return errRetired
 }
 
 // Missing is what a stream gets of a plugin that doesn't serve (yet).
@@ -188,6 +220,9 @@ func (r *Running) Acquire() *Plugin {
 	}
 	return p
 }
+
+// Host that runs it.
+func (r *Running) Host() *Host { return r.host }
 
 // Config of the plugin.
 func (r *Running) Config() *Config { return r.config }

@@ -85,6 +85,7 @@ func serve(ctx context.Context, c *commandLine, stdout, stderr io.Writer) int {
 		}
 	}
 	c.Version = buildVersion()
+	c.WasmCompiler = []string{"/proc/self/exe", "wasm", "compile"}
 	err := server.Run(ctx, &c.Options)
 	if err == nil {
 		if c.Mode == server.Validate {

@@ -147,6 +147,10 @@ func processFlags() []flag {
 			}, func(c *commandLine, s server.DrainStrategy) { c.DrainStrategy = s }),
 		},
 		{
+			name: "wasm-cache-dir", value: "path", help: "Where fetched and compiled Wasm modules are kept, for this user only; not at all by default",
+			set: text(func(c *commandLine) *string { return &c.WasmCacheDir }),
+		},
+		{
 			name: "enable-core-dump", help: "Dump core when the process crashes",
 			on: func(c *commandLine) { c.EnableCoreDump = true },
 		},

@@ -92,7 +92,7 @@ func (k *call) Receive(t *stream.Turn, e *stream.Event) {
 		k.result.Headers.CopyFrom(e.Map)
 		k.ended(t, e.End)
 	case stream.EventData:
-		if len(k.result.Body)+len(e.Data) > maxCallBody {
+		if int64(len(k.result.Body)+len(e.Data)) > k.bodyLimit() {
 			k.fail(t)
 			return
 		}
@@ -109,6 +109,13 @@ func (k *call) Receive(t *stream.Turn, e *stream.Event) {
 	case stream.EventFinish:
 		k.end(t, false)
 	}
+}
+
+func (k *call) bodyLimit() int64 {
+	if k.req.BodyLimit > 0 {
+		return k.req.BodyLimit
+	}
+	return maxCallBody
 }
 
 func (k *call) target() stream.Target { return stream.Target{M: &k.mon, To: k} }

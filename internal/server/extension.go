@@ -50,7 +50,7 @@ func (u *extensionUse) subscribe() *extension {
 		s: s, name: u.name, types: u.types, context: u.c, ready: make(chan struct{}),
 		scope: scope, stats: stats.Bind[extensionStats](scope),
 	}
-	e.slot = live.NewSlot(live.Hooks[filter.Factory]{Warm: warmFactory, Swapped: e.swapped, Retire: retireFactory})
+	e.slot = live.NewSlot(live.Hooks[filter.Factory]{Warm: e.warmExtension, Swapped: e.swapped, Retire: retireFactory})
 	e.sub = s.xds.Subscribe(source.Spec{
 		TypeURL: source.ExtensionType, Names: []string{u.name}, Source: u.source, Watcher: e,
 		Stats: stats.Bind[source.Stats](scope), ControlPlane: u.source.ControlPlane(scope),
@@ -74,7 +74,13 @@ func (e *extension) Apply(u *source.Update) {
 			d.Done(fmt.Errorf("is a %s", d.TypeURL))
 			continue
 		}
-		compile := func() (filter.Factory, error) { return e.compile(msg) }
+		compile := func() (filter.Factory, error) {
+			f, err := e.compile(msg)
+			if err == nil && fetches(f) {
+				d.Done(nil) // What comes of it is up to another server: see warmExtension.
+			}
+			return f, err
+		}
 		e.slot.Deliver(context.Background(), d, compile, e.ended)
 	}
 	if len(u.Removed) > 0 {

@@ -67,6 +67,11 @@ type Options struct {
 	FileFlushInterval time.Duration
 	FileFlushMinBytes int
 
+	// WasmCompiler is the command that compiles a Wasm module in a process of its own; without one this
+	// process does. WasmCacheDir is where modules and compiled code are kept; nowhere if it is empty.
+	WasmCompiler []string
+	WasmCacheDir string
+
 	BaseID            uint32
 	DisableHotRestart bool
 	EnableCoreDump    bool

@@ -12,5 +12,6 @@ func (s *Server) wasmOptions() wasmhost.Options {
 		Log: s.opts.Logs.Component("wasm"), Stats: s.store, Concurrency: s.opts.Concurrency,
 		Calls: c, GRPC: c, Resolver: lookups{discover.NewResolver(discover.ResolverOptions{})},
 		Node: s.node, Endpoints: c.endpoints,
+		Compiler: s.opts.WasmCompiler, CacheDir: s.wasmCacheDir(), InsecureHosts: insecureRegistries(),
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
+
+	"sidecar/wasmhost"
 )
 
 const help = `usage: sidecar wasm <command> plugin.wasm [flags]
@@ -29,6 +32,8 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = runCommand(ctx, args[1:], stdout, stderr)
 	case "inspect":
 		err = inspectCommand(args[1:], stdout, stderr)
+	case "compile": // Not for people: see wasmhost.Options.Compiler.
+		return wasmhost.CompileChild(os.Stdin, os.NewFile(3, "output"), stderr)
 	case "help", "-h", "--help":
 		fmt.Fprint(stdout, help)
 		return 0
