@@ -39,9 +39,12 @@ type trial struct {
 	release sync.Once
 }
 
-// enter makes r the latest of its filter, and starts its trial if there was one before it. It takes over
+// enterVersion makes r the latest of its filter, and starts its trial if there was one before it. It takes over
 // the hold of the one before.
 func (h *Host) enterVersion(key string, r *Running) {
+	if key == "" { // It replaces nobody.
+		return
+	}
 	v := &h.versions
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -356,3 +356,13 @@ func restriction(p *config.Path, r *wasmv3.CapabilityRestrictionConfig, errs *co
 func (c *Config) String() string {
 	return fmt.Sprintf("plugin %q (root_id %q, vm_id %q, code %s)", c.Name, c.RootID, c.VMID, c.source())
 }
+
+// With is the configuration with another one for the plugin, which is on no trial.
+func (c *Config) With(configuration []byte) *Config {
+	own := *c
+	own.configuration, own.Canary = configuration, Canary{}
+	return &own
+}
+
+// Configuration is what a plugin gets to read of a message. Errors are reported at p.
+func Configuration(p *config.Path, a *anypb.Any, errs *config.Errors) []byte { return anyBytes(p, a, errs) }

@@ -155,6 +155,9 @@ func NewHost(o Options) (*Host, error) {
 	return h, nil
 }
 
+// Log is where the host logs.
+func (h *Host) Log() *slog.Logger { return h.opts.Log }
+
 // Limits are the process's defaults, for Compile.
 func (h *Host) Limits() Limits { return h.opts.Limits }
 

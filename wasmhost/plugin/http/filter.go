@@ -101,6 +101,16 @@ func (f *Filter) bind(t *stream.Turn) state {
 
 // OnRequestHeaders implements filter.RequestHeaders.
 func (f *Filter) OnRequestHeaders(t *stream.Turn, _ *header.Map, end bool) filter.Action {
+	if f.factory.routes.Load() {
+		if a, over := f.routed(t, end); over {
+			return a
+		}
+	}
+	return f.begin(t, end)
+}
+
+// begin is the plugin's first callback.
+func (f *Filter) begin(t *stream.Turn, end bool) filter.Action {
 	switch f.bind(t) {
 	case bound:
 	case failed:

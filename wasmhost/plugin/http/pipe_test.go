@@ -329,4 +329,4 @@ func (p *pipe) Route() filter.Route { return nil }
 func (p *pipe) ClearRouteCache() {}
 
 // RouteConfig implements filter.Routing.
-func (p *pipe) RouteConfig() any { return nil }
+func (p *pipe) RouteConfig() any { return p.x.p.route }

@@ -36,6 +36,7 @@ type proxy struct {
 	limit   int
 	seen    chan *header.Map // requests as the upstream gets them
 	conn    stream.ConnInfo
+	route   any // what its route says of the plugin
 }
 
 func anyOf(tb testing.TB, m proto) *anypb.Any {
