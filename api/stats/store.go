@@ -15,9 +15,10 @@ type Tag struct{ Name, Value string }
 // Store holds every stat of the process. All its methods may be called from any goroutine; none is
 // for the data path, which holds pointers to its stats.
 type Store struct {
-	mu    sync.Mutex // guards the tree of scopes, their families and singles, layouts and hooks
-	root  node
-	hooks []func()
+	mu      sync.Mutex // guards the tree of scopes, their families and singles, layouts and hooks
+	root    node
+	hooks   []func()
+	vectors []*Vector
 	// layouts caches what reflection finds out about a type bound by Bind.
 	layouts map[reflect.Type]*layout
 }

@@ -9,8 +9,9 @@ type Sample struct {
 	// Used tells whether the stat was ever written (Envoy's usedonly).
 	Used bool
 
-	ptr  any // *Counter, *Gauge, *Histogram or *Text; nil: zeros
-	node *node
+	ptr    any // *Counter, *Gauge, *Histogram or *Text; nil: zeros
+	node   *node
+	series *series // of a vector's stat
 }
 
 // Counter returns a counter's value.
@@ -46,7 +47,12 @@ func (s *Sample) Histogram() (cumulative, interval Snapshot) {
 }
 
 // AppendTags appends the tags that the stat's scopes were made with, the inmost first.
-func (s *Sample) AppendTags(tags []Tag) []Tag { return s.node.appendTags(tags) }
+func (s *Sample) AppendTags(tags []Tag) []Tag {
+	if s.series != nil {
+		return append(tags, s.series.tags...)
+	}
+	return s.node.appendTags(tags)
+}
 
 // Each calls fn for every stat, in no order: names may come twice where two scopes spell one name
 // differently. With usedOnly it leaves out, cheaply, what was never written. Writers are not held
@@ -69,6 +75,7 @@ func (s *Store) Each(usedOnly bool, fn func(*Sample)) {
 		}
 		name = w.name
 	}
+	s.eachSeries(usedOnly, fn)
 }
 
 // Flush ends the interval of every histogram (stats_flush_interval). It comes every few seconds in a
@@ -77,6 +84,7 @@ func (s *Store) Flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.root.flush()
+	s.flushSeries()
 }
 
 func (n *node) flush() {

@@ -30,7 +30,10 @@ func (s *Server) prometheus(p *statParams) answer {
 			b = append(append(append(append(b[:0], "# TYPE "...), f.name...), ' '), kind...)
 			b = append(b, '\n')
 			for _, i := range f.rows {
-				_, tags := s.options.Tags.Extract(rows[i].name, rows[i].AppendTags(nil))
+				tags := rows[i].AppendTags(nil)
+				if _, vector := rows[i].Base(); !vector {
+					_, tags = s.options.Tags.Extract(rows[i].name, tags)
+				}
 				b = appendSeries(b, f.name, &rows[i], tags, p.buckets)
 				if _, err := out.Write(b); err != nil {
 					return err
@@ -63,8 +66,10 @@ func (s *Server) families(rows []row, p *statParams) []*family {
 		if kind == stats.KindText && !p.texts {
 			continue
 		}
-		var extracted string
-		extracted, tags = s.options.Tags.Extract(rows[i].name, tags[:0])
+		extracted, vector := rows[i].Base()
+		if !vector {
+			extracted, tags = s.options.Tags.Extract(rows[i].name, tags[:0])
+		}
 		k := key{extracted, familyPass(kind)}
 		f := byKey[k]
 		if f == nil {

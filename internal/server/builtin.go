@@ -7,6 +7,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"sidecar/api/filter"
+	"sidecar/listener/filters/http/cors"
+	"sidecar/listener/filters/http/fault"
 	"sidecar/listener/filters/http/grpchttp1bridge"
 	"sidecar/listener/filters/http/grpcstats"
 	"sidecar/listener/filters/http/grpcweb"
@@ -15,6 +17,7 @@ import (
 	"sidecar/listener/filters/listener/originaldst"
 	"sidecar/listener/filters/listener/proxyprotocol"
 	"sidecar/listener/filters/listener/tlsinspector"
+	"sidecar/listener/filters/network/mongoproxy"
 	wasm "sidecar/wasmhost/plugin/http"
 	wasmnetwork "sidecar/wasmhost/plugin/network"
 )
@@ -29,13 +32,17 @@ func (s *Server) httpFilters() *filter.Table {
 				})
 			}),
 	}
-	entries = append(entries, grpcstats.Entry(), grpcweb.Entry(), grpchttp1bridge.Entry())
+	entries = append(entries, grpcstats.Entry(), grpcweb.Entry(), grpchttp1bridge.Entry(),
+		cors.Entry(cors.Env{Random: fastRandom, Runtime: s.runtimeFraction}),
+		fault.Entry(fault.Env{Random: fastRandom, Runtime: s.runtimeFraction, RuntimeNumber: s.runtimeNumber}))
+	entries = append(entries, s.istioHTTP()...)
 	return filter.NewTable(append(entries, wasm.Entries(s.wasm)...)...)
 }
 
 // networkFilters is the table of network filters, by configuration type.
 func (s *Server) networkFilters() map[string]*filter.NetworkEntry {
-	return byType(append(wasmnetwork.Entries(s.wasm),
+	list := append(wasmnetwork.Entries(s.wasm), s.istioNetwork()...)
+	return byType(append(list, mongoproxy.Entry(),
 		&filter.NetworkEntry{
 			Name: "envoy.filters.network.http_connection_manager", Config: &hcmv3.HttpConnectionManager{},
 			Compile: s.compileHCM,

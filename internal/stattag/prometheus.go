@@ -7,8 +7,8 @@ import (
 )
 
 // namespaces are prefixes under which plugins name their own metrics; they are stripped, and the
-// metric gets no "envoy_": so "wasmcustom.istio_requests_total" becomes istio_requests_total.
-func namespaces() [1]string { return [...]string{"wasmcustom."} }
+// metric gets no "envoy_": so "istiocustom.istio_requests_total" becomes istio_requests_total.
+func namespaces() [2]string { return [...]string{"wasmcustom.", "istiocustom."} }
 
 // MetricName returns the Prometheus name of a stat whose tags were cut out.
 func MetricName(extracted string) string {
