@@ -8,6 +8,7 @@ import (
 	"sidecar/api/stream"
 	"sidecar/cluster/host"
 	"sidecar/cluster/load"
+	"sidecar/cluster/outlier"
 )
 
 // Status is a cluster as the admin interface shows it (/clusters).
@@ -16,8 +17,13 @@ type Status struct {
 	AddedViaAPI             bool
 	// Limits of the priorities default and high.
 	Limits [2]load.Limits
-	Hosts  []HostStatus
+	// Outlier is nil for clusters without outlier detection.
+	Outlier *OutlierStatus
+	Hosts   []HostStatus
 }
+
+// OutlierStatus is what outlier detection has worked out from the success rates.
+type OutlierStatus struct{ External, LocalOrigin outlier.Summary }
 
 // HostStatus is one host of a Status.
 type HostStatus struct {
@@ -28,6 +34,9 @@ type HostStatus struct {
 	Priority uint32
 	Canary   bool
 	Health   host.Health
+	Flags    host.Flag
+
+	SuccessRate, LocalOriginSuccessRate float64
 
 	CxActive, CxConnectFail, CxTotal                                  int64
 	RqActive, RqPendingActive, RqError, RqSuccess, RqTimeout, RqTotal int64
@@ -40,6 +49,12 @@ func (c *Cluster) Status() Status {
 		Name: conf.Name, ObservabilityName: conf.ObservabilityName(),
 		AddedViaAPI: c.viaAPI, Limits: conf.limits,
 	}
+	if conf.outlier != nil {
+		s.Outlier = &OutlierStatus{External: outlier.Unknown, LocalOrigin: outlier.Unknown}
+		if d := c.detector(); d != nil {
+			s.Outlier.External, s.Outlier.LocalOrigin = d.Summaries()
+		}
+	}
 	c.eachHost(func(h *host.Host) { s.Hosts = append(s.Hosts, hostStatus(h)) })
 	return s
 }
@@ -48,8 +63,9 @@ func hostStatus(h *host.Host) HostStatus {
 	a := h.Attr()
 	s := HostStatus{
 		Addr: h.Addr(), Hostname: h.Hostname(), Weight: a.Weight, Priority: a.Priority,
-		Canary: a.Canary, Health: a.Health,
+		Canary: a.Canary, Health: a.Health, Flags: h.Flags(),
 	}
+	s.SuccessRate, s.LocalOriginSuccessRate = outlier.Rates(h)
 	if a.Locality != nil {
 		s.Locality = *a.Locality
 	}

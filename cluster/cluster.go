@@ -10,6 +10,7 @@ import (
 	"sidecar/cluster/host"
 	"sidecar/cluster/lb"
 	"sidecar/cluster/load"
+	"sidecar/cluster/outlier"
 	"sidecar/cluster/pool"
 	"sidecar/internal/config/source"
 	"sidecar/internal/wire"
@@ -26,6 +27,8 @@ type Cluster struct {
 	update  *stats.Lazy[load.Update]
 	sub     *stats.Lazy[source.Stats]
 	viaAPI  bool
+	// outlierStats is nil for clusters without outlier detection.
+	outlierStats *stats.Lazy[outlier.Stats]
 
 	conf   atomic.Pointer[Config]
 	set    atomic.Pointer[host.Set]
@@ -60,8 +63,9 @@ type active struct {
 	breakers *load.Breakers
 	balancer *lb.Balancer
 	pools    pool.Config
-	keyed    bool // streams have pools by what their connections are like
+	keyed    bool      // streams have pools by what their connections are like
 	dst      *dstHosts // of ORIGINAL_DST
+	outlier  *outlier.Detector
 }
 
 func newCluster(m *Manager, conf *Config, viaAPI bool, info string) *Cluster {
@@ -72,6 +76,7 @@ func newCluster(m *Manager, conf *Config, viaAPI bool, info string) *Cluster {
 	c.member = stats.BindLazy[load.Membership](c.scope)
 	c.update = stats.BindLazy[load.Update](c.scope)
 	c.sub = stats.BindLazy[source.Stats](c.scope)
+	c.outlierStats = bindOutlier(conf, c.scope)
 	c.set.Store(emptySet)
 	c.secured = conf.transports == nil
 	if conf.transports != nil {
@@ -146,6 +151,7 @@ func (c *Cluster) newActive() *active {
 	if c.m.opt.NewHTTP2 != nil {
 		a.pools.NewHTTP2 = c.m.opt.NewHTTP2(&s.HTTP, c.scope)
 	}
+	a.outlier = c.newDetector(conf.outlier)
 	if conf.Kind == OriginalDst {
 		a.dst = newDstHosts(c, s.CleanupInterval)
 	}
@@ -189,12 +195,13 @@ func (c *Cluster) setHosts(a assignment) {
 	c.last = a
 	closeAll := c.conf.Load().closeOnHostSetChange
 	retired := c.retired
-	c.mu.Unlock()
 	gone := b.left()
 	c.countMembers(set, b.added > 0 || len(gone) > 0)
+	c.mu.Unlock()
 	for _, h := range gone {
 		h.Drain(true)
 	}
+	c.forget(gone)
 	if retired {
 		c.drain()
 	} else if closeAll && (b.added > 0 || len(gone) > 0) && b.kept > 0 {
@@ -285,8 +292,13 @@ func (c *Cluster) retire() {
 		f.stop()
 	}
 	c.endTransports()
-	if a := c.active.Load(); a != nil && a.dst != nil {
-		a.dst.stopped()
+	if a := c.active.Load(); a != nil {
+		if a.dst != nil {
+			a.dst.stopped()
+		}
+		if a.outlier != nil {
+			a.outlier.Stop()
+		}
 	}
 	c.drain()
 	c.scope.Close()

@@ -15,6 +15,7 @@ import (
 	"sidecar/api/stats"
 	"sidecar/cluster/dnscache"
 	"sidecar/cluster/host"
+	"sidecar/cluster/outlier"
 	"sidecar/internal/config"
 	"sidecar/internal/config/source"
 )
@@ -28,16 +29,15 @@ var clusterFields = config.Fields[*clusterv3.Cluster]{
 		respect_dns_ttl dns_lookup_family use_tcp_for_dns_lookups dns_resolvers dns_resolution_config
 		filters typed_dns_resolver_config cleanup_interval upstream_bind_config common_lb_config
 		transport_socket transport_socket_matches metadata upstream_connection_options round_robin_lb_config
-		least_request_lb_config original_dst_lb_config load_balancing_policy wait_for_warm_on_init`,
+		least_request_lb_config original_dst_lb_config load_balancing_policy wait_for_warm_on_init
+		outlier_detection close_connections_on_host_health_failure`,
 	OffOnly: `protocol_selection track_timeout_budgets`,
 	Refused: `transport_socket_matcher stats_matcher
 		per_connection_buffer_high_watermark_timeout health_checks
-		ring_hash_lb_config maglev_lb_config outlier_detection lb_subset_config lrs_server
+		ring_hash_lb_config maglev_lb_config lb_subset_config lrs_server
 		lrs_report_endpoint_metrics upstream_config track_cluster_stats
 		queuing_policies`,
 	NoOp: map[string]string{
-		"close_connections_on_host_health_failure": "only active health checks fail a host so, and " +
-			"they are refused",
 		"ignore_health_on_host_removal": "only active health checks keep a host that was removed, " +
 			"and they are refused",
 	},
@@ -104,6 +104,8 @@ func Compile(msg *clusterv3.Cluster, env Env) (*Config, error) {
 	c.forwardOptions()
 	c.balancing()
 	c.limits()
+	c.set.outlier = outlier.Compile(config.Field("outlier_detection"), msg.GetOutlierDetection(), &errs)
+	c.set.closeOnFailure = msg.GetCloseConnectionsOnHostHealthFailure()
 	c.endpoints()
 	c.serialize()
 	if err := errs.Err(); err != nil {

@@ -52,8 +52,8 @@ func TestCompileErrors(t *testing.T) {
 			"{\"@type\": type.googleapis.com/google.protobuf.StringValue, value: x}}}]}", []string{
 			"load_balancing_policy.policies: has no policy that is supported (round_robin, least_request, random)",
 		}},
-		{"several at once", name + "health_checks: []\noutlier_detection: {}\nlb_subset_config: {}\nfilters: [{name: x}]", []string{
-			"outlier_detection: is not supported", "lb_subset_config: is not supported",
+		{"several at once", name + "health_checks: []\noutlier_detection: {monitors: [{name: x}]}\nlb_subset_config: {}\nfilters: [{name: x}]", []string{
+			"outlier_detection.monitors: is not supported", "outlier_detection.monitors[0].typed_config: value is required", "lb_subset_config: is not supported",
 			`filters[0].typed_config: network filter "x" () is not supported in a cluster`,
 		}},
 		{"zero connect timeout", name + "connect_timeout: 0s", []string{

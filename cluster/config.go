@@ -10,6 +10,7 @@ import (
 	"sidecar/cluster/host"
 	"sidecar/cluster/lb"
 	"sidecar/cluster/load"
+	"sidecar/cluster/outlier"
 	"sidecar/internal/config/protocol"
 	"sidecar/internal/config/source"
 )
@@ -75,6 +76,8 @@ type Settings struct {
 	idleTimeout, maxDuration time.Duration
 	originalDst              originalDst
 	closeOnHostSetChange     bool
+	closeOnFailure           bool
+	outlier                  *outlier.Config // nil: none
 	skipWarmOnInit           bool
 	trackRemaining           bool
 	perDownstream            bool    // connection_pool_per_downstream_connection

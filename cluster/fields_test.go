@@ -3,6 +3,7 @@ package cluster
 import (
 	"testing"
 
+	"sidecar/cluster/outlier"
 	"sidecar/internal/config/configtest"
 )
 
@@ -12,6 +13,7 @@ func TestFieldsAccounted(t *testing.T) {
 		"envoy.config.core.v3.ConfigSource",         // internal/config/source
 		"envoy.config.core.v3.Http2ProtocolOptions", // internal/config/protocol
 	},
+		outlier.Fields,
 		clusterFields, metadataFields, addressFields, socketAddressFields, pipeFields,
 		assignmentFields, policyFields, dropFields, localityFields, lbEndpointListFields,
 		localityNameFields, lbEndpointFields, endpointFields, additionalAddressFields,

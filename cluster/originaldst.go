@@ -193,6 +193,13 @@ func (d *dstHosts) cleanup() {
 	for _, h := range gone {
 		h.Drain(true)
 	}
+	d.c.forget(gone)
+}
+
+func (d *dstHosts) size() int {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return len(d.hosts)
 }
 
 func (d *dstHosts) all() []*host.Host {

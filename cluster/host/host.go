@@ -52,6 +52,7 @@ type Host struct {
 	addrs    atomic.Pointer[Addresses]
 	attr     atomic.Pointer[Attributes]
 	state    atomic.Pointer[state]
+	flags    atomic.Uint32 // of Flag
 }
 
 // Addresses are where a host is. They never change themselves.
@@ -66,7 +67,8 @@ type state struct {
 	counters Counters
 	mu       sync.Mutex // guards making pools, and removed
 	pools    [PoolSlots]atomic.Pointer[Pool]
-	keyed    map[string]Pool // guarded by mu; nil for most
+	watch    atomic.Pointer[any] // of outlier detection
+	keyed    map[string]Pool     // guarded by mu; nil for most
 	removed  bool
 }
 
@@ -81,6 +83,8 @@ type Pool interface {
 	// Drain closes idle connections, and each other one after its stream. A pool whose host was
 	// removed still serves streams that were waiting, and keeps no connection after them.
 	Drain(removed bool)
+	// CloseRaw closes the raw connections of TCP proxies at once.
+	CloseRaw()
 	// Close ends all streams and connections at once.
 	Close()
 }
@@ -185,6 +189,13 @@ func (h *Host) Drain(removed bool) {
 	s.removed = s.removed || removed
 	s.mu.Unlock()
 	s.each(func(p Pool) { p.Drain(removed) })
+}
+
+// CloseRaw closes the connections of TCP proxies to the host at once.
+func (h *Host) CloseRaw() {
+	if s := h.state.Load(); s != nil {
+		s.each(Pool.CloseRaw)
+	}
 }
 
 // Close closes the host's pools at once.

@@ -22,7 +22,8 @@ type Drop struct {
 type Group struct {
 	// All hosts, and those that traffic goes to. Healthy may be the very slice All.
 	All, Healthy, Degraded []*Host
-	// Localities with their weights, in order; nil when none has a weight.
+	// Localities with their weights, in order; nil when none has a weight, unless the Policy asks for
+	// them.
 	Localities []LocalityGroup
 	// Overprovision is in percent (140); Excluded hosts, those that drain, count for nothing when
 	// availability and panic are worked out.
@@ -37,6 +38,7 @@ type LocalityGroup struct {
 	Locality               *Locality
 	Weight                 uint32
 	All, Healthy, Degraded []*Host
+	Excluded               int
 }
 
 // Spec is the configuration of one priority's locality, from which a Set is built.
@@ -52,6 +54,8 @@ type Policy struct {
 	Overprovision  uint32
 	WeightedHealth bool
 	Drops          []Drop
+	// ByLocality keeps hosts by locality though no locality has a weight.
+	ByLocality bool
 }
 
 // NewSet builds a set. Hosts are taken as they are now: their attributes decide priority and health.
@@ -85,13 +89,8 @@ func newGroup(specs []Spec, priority uint32, all []*Host, policy Policy) Group {
 	if g.Overprovision == 0 {
 		g.Overprovision = 140
 	}
-	g.Healthy, g.Degraded = split(all)
-	for _, h := range all {
-		if h.Attr().Health == Draining {
-			g.Excluded++
-		}
-	}
-	weighted := false
+	g.sort()
+	weighted := policy.ByLocality
 	for i := range specs {
 		weighted = weighted || specs[i].Priority == priority && specs[i].Weight > 0
 	}
@@ -103,32 +102,78 @@ func newGroup(specs []Spec, priority uint32, all []*Host, policy Policy) Group {
 			continue
 		}
 		l := LocalityGroup{Locality: specs[i].Locality, Weight: specs[i].Weight, All: specs[i].Hosts}
-		l.Healthy, l.Degraded = split(l.All)
+		l.Healthy, l.Degraded, l.Excluded = split(l.All)
 		g.Localities = append(g.Localities, l)
 	}
 	return g
 }
 
-// split sorts hosts by health; when all are healthy no slice is made.
-func split(all []*Host) (healthy, degraded []*Host) {
+func (g *Group) sort() { g.Healthy, g.Degraded, g.Excluded = split(g.All) }
+
+// Refresh returns the set of the same hosts with their health as it is now.
+func (s *Set) Refresh(version uint64) *Set {
+	return s.derive(version, func(hosts []*Host) []*Host { return hosts })
+}
+
+// Filter returns the set of those hosts that keep approves of, with the version and the priorities of
+// this one.
+func (s *Set) Filter(keep func(*Host) bool) *Set {
+	return s.derive(s.Version, func(hosts []*Host) []*Host {
+		var out []*Host
+		for _, h := range hosts {
+			if keep(h) {
+				out = append(out, h)
+			}
+		}
+		return out
+	})
+}
+
+func (s *Set) derive(version uint64, pick func([]*Host) []*Host) *Set {
+	out := &Set{
+		Priorities: make([]Group, len(s.Priorities)), Hosts: pick(s.Hosts), Version: version, Drops: s.Drops,
+	}
+	for p := range s.Priorities {
+		from, g := &s.Priorities[p], &out.Priorities[p]
+		*g = Group{All: pick(from.All), Overprovision: from.Overprovision, WeightedHealth: from.WeightedHealth}
+		g.sort()
+		if from.Localities == nil {
+			continue
+		}
+		g.Localities = make([]LocalityGroup, len(from.Localities))
+		for i := range from.Localities {
+			l := LocalityGroup{Locality: from.Localities[i].Locality, Weight: from.Localities[i].Weight}
+			l.All = pick(from.Localities[i].All)
+			l.Healthy, l.Degraded, l.Excluded = split(l.All)
+			g.Localities[i] = l
+		}
+	}
+	return out
+}
+
+// split sorts hosts by condition; when all are up no slice is made.
+func split(all []*Host) (healthy, degraded []*Host, excluded int) {
 	up := 0
 	for _, h := range all {
-		switch h.Attr().Health {
-		case Unknown, Healthy:
+		switch h.Condition() {
+		case Up:
 			up++
-		case Degraded:
+		case Poor:
 			degraded = append(degraded, h)
-		case Unhealthy, Draining, Timeout:
+		case Down:
+		}
+		if h.Excluded() {
+			excluded++
 		}
 	}
 	if up == len(all) {
-		return all, nil
+		return all, nil, excluded
 	}
 	healthy = make([]*Host, 0, up)
 	for _, h := range all {
-		if a := h.Attr().Health; a == Unknown || a == Healthy {
+		if h.Condition() == Up {
 			healthy = append(healthy, h)
 		}
 	}
-	return healthy, degraded
+	return healthy, degraded, excluded
 }

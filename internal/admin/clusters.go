@@ -47,6 +47,13 @@ func (s *Server) serveClusters(r *request) answer {
 
 func writeCluster(b *strings.Builder, c *ClusterStatus) {
 	fmt.Fprintf(b, "%s::observability_name::%s\n", c.Name, c.ObservabilityName)
+	if o := c.Outlier; o != nil {
+		fmt.Fprintf(b, "%s::outlier::success_rate_average::%s\n", c.Name, rate(o.SuccessRateAverage))
+		fmt.Fprintf(b, "%s::outlier::success_rate_ejection_threshold::%s\n", c.Name, rate(o.SuccessRateThreshold))
+		fmt.Fprintf(b, "%s::outlier::local_origin_success_rate_average::%s\n", c.Name, rate(o.LocalOriginAverage))
+		fmt.Fprintf(b, "%s::outlier::local_origin_success_rate_ejection_threshold::%s\n", c.Name,
+			rate(o.LocalOriginThreshold))
+	}
 	for _, p := range []struct {
 		name string
 		t    Threshold
@@ -118,6 +125,8 @@ func (h *Health) flags() string {
 		{h.PendingActive, "pending_active_hc"},
 		{h.ExcludedViaImmediateFail, "excluded_via_immediate_hc_fail"},
 		{h.ActiveTimeout, "active_hc_timeout"},
+		{h.Draining, "eds_status_draining"},
+		{h.DegradedOutlier, "degraded_outlier_detection"},
 	} {
 		if f.set {
 			b.WriteString("/" + f.name)
@@ -136,6 +145,10 @@ func clusterMessage(c *ClusterStatus) *adminv3.ClusterStatus {
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{
 			threshold(corev3.RoutingPriority_DEFAULT, c.Default), threshold(corev3.RoutingPriority_HIGH, c.High),
 		}},
+	}
+	if o := c.Outlier; o != nil {
+		out.SuccessRateEjectionThreshold = percent(o.SuccessRateThreshold)
+		out.LocalOriginSuccessRateEjectionThreshold = percent(o.LocalOriginThreshold)
 	}
 	for i := range c.Hosts {
 		out.HostStatuses = append(out.HostStatuses, hostMessage(&c.Hosts[i]))
@@ -164,7 +177,10 @@ func hostMessage(h *HostStatus) *adminv3.HostStatus {
 			PendingActiveHc:            h.Health.PendingActive,
 			ExcludedViaImmediateHcFail: h.Health.ExcludedViaImmediateFail,
 			ActiveHcTimeout:            h.Health.ActiveTimeout,
-			EdsHealthStatus:            edsHealth(&h.Health),
+
+			FailedDegradedOutlierDetection: h.Health.DegradedOutlier,
+
+			EdsHealthStatus: edsHealth(&h.Health),
 		},
 	}
 	// Envoy lists counters before gauges here.
@@ -182,19 +198,25 @@ func hostMessage(h *HostStatus) *adminv3.HostStatus {
 	if h.Region != "" || h.Zone != "" || h.SubZone != "" {
 		out.Locality = &corev3.Locality{Region: h.Region, Zone: h.Zone, SubZone: h.SubZone}
 	}
-	if h.SuccessRate >= 0 {
-		out.SuccessRate = &typev3.Percent{Value: h.SuccessRate}
-	}
-	if h.LocalOriginSuccessRate >= 0 {
-		out.LocalOriginSuccessRate = &typev3.Percent{Value: h.LocalOriginSuccessRate}
-	}
+	out.SuccessRate = percent(h.SuccessRate)
+	out.LocalOriginSuccessRate = percent(h.LocalOriginSuccessRate)
 	return out
+}
+
+// percent is a percentage as a message, nil where it is not known.
+func percent(v float64) *typev3.Percent {
+	if v < 0 {
+		return nil
+	}
+	return &typev3.Percent{Value: v}
 }
 
 func edsHealth(h *Health) corev3.HealthStatus {
 	switch {
 	case h.FailedEDS:
 		return corev3.HealthStatus_UNHEALTHY
+	case h.Draining:
+		return corev3.HealthStatus_DRAINING
 	case h.DegradedEDS:
 		return corev3.HealthStatus_DEGRADED
 	}

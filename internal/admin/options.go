@@ -120,7 +120,15 @@ type ClusterStatus struct {
 	EDSServiceName          string
 	AddedViaAPI             bool
 	Default, High           Threshold
-	Hosts                   []HostStatus
+	// Outlier is nil for clusters without outlier detection.
+	Outlier *OutlierStatus
+	Hosts   []HostStatus
+}
+
+// OutlierStatus is what outlier detection has worked out for a cluster; -1 is not known.
+type OutlierStatus struct {
+	SuccessRateAverage, SuccessRateThreshold float64
+	LocalOriginAverage, LocalOriginThreshold float64
 }
 
 // HostStatus is a host of a cluster.
@@ -144,6 +152,7 @@ type HostStatus struct {
 type Health struct {
 	FailedActive, FailedOutlier, FailedEDS bool
 	DegradedActive, DegradedEDS            bool
+	DegradedOutlier, Draining              bool
 	PendingDynamicRemoval, PendingActive   bool
 	ExcludedViaImmediateFail               bool
 	ActiveTimeout                          bool

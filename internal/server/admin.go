@@ -100,6 +100,12 @@ func (s *Server) clusterStatuses() []admin.ClusterStatus {
 			Name: c.Name, ObservabilityName: c.ObservabilityName, AddedViaAPI: c.AddedViaAPI,
 			Default: threshold(c.Limits[load.Default]), High: threshold(c.Limits[load.High]),
 		}
+		if o := c.Outlier; o != nil {
+			st.Outlier = &admin.OutlierStatus{
+				SuccessRateAverage: o.External.Average, SuccessRateThreshold: o.External.Threshold,
+				LocalOriginAverage: o.LocalOrigin.Average, LocalOriginThreshold: o.LocalOrigin.Threshold,
+			}
+		}
 		for i := range c.Hosts {
 			st.Hosts = append(st.Hosts, hostStatus(&c.Hosts[i]))
 		}
@@ -122,12 +128,21 @@ func hostStatus(h *cluster.HostStatus) admin.HostStatus {
 		CxConnectFail: count(h.CxConnectFail), CxTotal: count(h.CxTotal), RqError: count(h.RqError),
 		RqSuccess: count(h.RqSuccess), RqTimeout: count(h.RqTimeout), RqTotal: count(h.RqTotal),
 		Health: admin.Health{
-			FailedEDS:   h.Health == host.Unhealthy || h.Health == host.Timeout,
-			DegradedEDS: h.Health == host.Degraded,
+			FailedEDS:                h.Health == host.Unhealthy || h.Health == host.Timeout,
+			DegradedEDS:              h.Health == host.Degraded,
+			Draining:                 h.Health == host.Draining,
+			FailedActive:             h.Flags&host.FailedActiveHC != 0,
+			FailedOutlier:            h.Flags&host.FailedOutlier != 0,
+			DegradedActive:           h.Flags&host.DegradedActiveHC != 0,
+			DegradedOutlier:          h.Flags&host.DegradedOutlier != 0,
+			PendingDynamicRemoval:    h.Flags&host.PendingRemoval != 0,
+			PendingActive:            h.Flags&host.PendingActiveHC != 0,
+			ExcludedViaImmediateFail: h.Flags&host.ExcludedImmediateHC != 0,
+			ActiveTimeout:            h.Flags&host.ActiveHCTimeout != 0,
 		},
 		Weight: h.Weight, Priority: h.Priority, Canary: h.Canary,
 		Region: h.Locality.Region, Zone: h.Locality.Zone, SubZone: h.Locality.SubZone,
-		SuccessRate: -1, LocalOriginSuccessRate: -1,
+		SuccessRate: h.SuccessRate, LocalOriginSuccessRate: h.LocalOriginSuccessRate,
 	}
 }
 

@@ -48,7 +48,7 @@ func (s *Server) runtimeFraction(key string) (config.Fraction, bool) {
 // ignoredRuntime begins the keys by which Envoy's own settings are overridden, and which nothing here
 // reads. Any other key may be one that a route names.
 var ignoredRuntime = []string{ //nolint:gochecknoglobals // immutable table
-	"upstream.", "health_check.", "outlier_detection.", "tracing.", "http.", "ssl.",
+	"upstream.", "health_check.", "tracing.", "http.", "ssl.",
 	"overload.", "re2.", "regex.", "zone_routing.", "load_balancer.", "connection_limit.",
 	"envoy.reloadable_features.", "envoy.restart_features.", "envoy.features.", "envoy.deprecated_features",
 }

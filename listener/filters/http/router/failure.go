@@ -29,6 +29,7 @@ func (r *Filter) OnDeadline(t *stream.Turn, which uint8) {
 		r.cluster.Traffic().RqTimeout.Inc()
 		r.eachGroup(func(g *groupStats) { g.Timeout.Inc() })
 		r.cluster.ChargeTimeout(r.attempt.Host)
+		r.judgeTimeout()
 		r.onTimeout(t, &filter.Reply{
 			Status: 504, Details: "response_timeout", Body: "upstream request timeout",
 			Flag: stream.UpstreamRequestTimeout, GRPCStatus: -1,
@@ -50,6 +51,7 @@ func (r *Filter) OnDeadline(t *stream.Turn, which uint8) {
 func (r *Filter) onTryTimeout(t *stream.Turn, which uint8) {
 	details := "upstream_per_try_timeout"
 	r.cluster.ChargeTimeout(r.attempt.Host)
+	r.judgeTimeout()
 	if which == deadlineTry {
 		r.cluster.Traffic().RqPerTryTimeout.Inc()
 	} else {
@@ -103,6 +105,7 @@ func (r *Filter) onFailure(t *stream.Turn, f *stream.Fault) {
 		r.info.Upstream.Host = stream.Addr{} // nobody was asked
 	}
 	r.noteHost()
+	r.judgeFailure(f)
 	wasSent := r.headSent
 	r.sentEnd = false
 	if r.enc != nil {

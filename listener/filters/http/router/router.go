@@ -91,6 +91,7 @@ type Filter struct {
 	gotInterim bool // a 1xx head of this attempt
 	payload    payload
 	timedOut   bool // the attempt before this one did
+	trying     bool // an attempt is under way
 	done       bool
 	paused     bool // the upstream is full
 	respPaused bool

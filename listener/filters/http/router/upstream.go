@@ -8,6 +8,7 @@ import (
 	"sidecar/api/stream"
 	"sidecar/cluster"
 	"sidecar/cluster/load"
+	"sidecar/cluster/outlier"
 	"sidecar/internal/grpchttp"
 )
 
@@ -28,7 +29,9 @@ func (r *Filter) start(t *stream.Turn) {
 	target := r.s.Target(r)
 	target.Seq = r.seq
 	if r.terminates() {
-		if f := r.cluster.Connect(&r.ctx, target, &r.attempt); f != nil {
+		f := r.cluster.Connect(&r.ctx, target, &r.attempt)
+		r.trying = f == nil
+		if f != nil {
 			r.noteHost()
 			r.onFailure(t, f)
 		}
@@ -36,6 +39,7 @@ func (r *Filter) start(t *stream.Turn) {
 	}
 	enc, fault := r.cluster.NewStream(t, &r.ctx, target, &r.attempt)
 	r.noteHost()
+	r.trying = fault == nil
 	switch {
 	case fault != nil:
 		r.onFailure(t, fault)
@@ -87,6 +91,7 @@ func (r *Filter) noteHost() { r.attempt.Describe(&r.info.Upstream) }
 func (r *Filter) ready(t *stream.Turn, enc stream.Encoder) {
 	r.enc = enc
 	r.noteHost()
+	r.attempt.Report(outlier.Connected, 0)
 	for _, g := range r.groups {
 		if g != nil {
 			g.RqTotal.Inc()
@@ -223,6 +228,7 @@ func (r *Filter) onHeaders(t *stream.Turn, h *header.Map, end bool) {
 		})
 		return
 	}
+	r.judge(status, h)
 	if r.payload == webSocket && status != 101 && status < 400 {
 		r.refuseWebSocket(t, status, h)
 		return
@@ -337,6 +343,7 @@ func (r *Filter) chargeCode(status int, h *header.Map) cluster.Response {
 
 // abandon ends the current attempt's use of the upstream, whatever its state.
 func (r *Filter) abandon(t *stream.Turn) {
+	r.trying = false
 	if r.enc != nil {
 		r.info.UpstreamWire = r.enc.Traffic()
 		if !r.done || !r.sentEnd {

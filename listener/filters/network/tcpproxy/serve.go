@@ -6,6 +6,7 @@ import (
 	"sidecar/api/filter"
 	"sidecar/api/stream"
 	"sidecar/cluster"
+	"sidecar/cluster/outlier"
 	"sidecar/internal/wire"
 )
 
@@ -106,6 +107,7 @@ func (s *session) attempt(t *stream.Turn, cl *cluster.Cluster, seq uint32) (f *s
 		return nil, true
 	}
 	if e.Kind == stream.EventFailed {
+		judge(&a, e.Fault)
 		return e.Fault, false
 	}
 	s.up = a.OpenTCP()
@@ -113,7 +115,20 @@ func (s *session) attempt(t *stream.Turn, cl *cluster.Cluster, seq uint32) (f *s
 	if s.up == nil {
 		return &stream.Fault{Flag: stream.UpstreamConnectionFailure}, false
 	}
+	a.Report(outlier.ConnectedFinal, 0)
 	return nil, false
+}
+
+// judge tells outlier detection of a host that could not be reached. What failed on our side says
+// nothing of it (TcpProxy::Filter::onGenericPoolFailure).
+func judge(a *cluster.Attempt, f *stream.Fault) {
+	switch f.Reason {
+	case stream.ReasonRemoteConnectionFailure:
+		a.Report(outlier.ConnectFailed, 0)
+	case stream.ReasonConnectionTimeout:
+		a.Report(outlier.Timeout, 0)
+	default:
+	}
 }
 
 // await waits for the pool; gone says that the client has left, and the attempt is given up.
