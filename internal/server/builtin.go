@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"sidecar/api/filter"
+	"sidecar/listener/filters/http/compressor"
 	"sidecar/listener/filters/http/cors"
 	"sidecar/listener/filters/http/fault"
 	"sidecar/listener/filters/http/grpchttp1bridge"
@@ -33,6 +34,7 @@ func (s *Server) httpFilters() *filter.Table {
 			}),
 	}
 	entries = append(entries, grpcstats.Entry(), grpcweb.Entry(), grpchttp1bridge.Entry(),
+		compressor.Entry(compressor.Env{Runtime: s.runtimeSwitch}),
 		cors.Entry(cors.Env{Random: fastRandom, Runtime: s.runtimeFraction}),
 		fault.Entry(fault.Env{Random: fastRandom, Runtime: s.runtimeFraction, RuntimeNumber: s.runtimeNumber}))
 	entries = append(entries, s.istioHTTP()...)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -74,4 +75,14 @@ func (s *Server) istioNetwork() []*filter.NetworkEntry {
 			},
 		},
 	}
+}
+
+// runtimeSwitch reads a boolean of the runtime.
+func (s *Server) runtimeSwitch(key string) (on, ok bool) {
+	for _, l := range slices.Backward(s.boot.Runtime) {
+		if v, found := l.Values[key]; found && v.IsBool {
+			return v.Bool, true
+		}
+	}
+	return false, false
 }
