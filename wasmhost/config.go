@@ -365,4 +365,6 @@ func (c *Config) With(configuration []byte) *Config {
 }
 
 // Configuration is what a plugin gets to read of a message. Errors are reported at p.
-func Configuration(p *config.Path, a *anypb.Any, errs *config.Errors) []byte { return anyBytes(p, a, errs) }
+func Configuration(p *config.Path, a *anypb.Any, errs *config.Errors) []byte {
+	return anyBytes(p, a, errs)
+}

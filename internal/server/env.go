@@ -99,7 +99,7 @@ func (s *Server) compileHCM(m proto.Message, c filter.NetworkContext) (any, erro
 			return s.routes.use(name, prefix, cs)
 		},
 		DynamicFilter: s.extensions.use,
-		AccessLogs:    accessLogs(s, func(l *accesslog.Logger) hcm.AccessLog { return l }),
+		AccessLogs:    s.httpAccessLogs,
 		LogFilter: func(p *config.Path, f *accesslogv3.AccessLogFilter, errs *config.Errors) func(*stream.Info) bool {
 			return accesslog.CompileFilter(p, f, s.logOptions(), errs)
 		},

@@ -132,6 +132,9 @@ func (s *Server) bringUp(ctx context.Context) error {
 // startStaticListeners binds the listeners of the bootstrap. A port that is taken, or a plugin that
 // does not start, ends the process, as in Envoy.
 func (s *Server) startStaticListeners(ctx context.Context) error {
+	if err := s.startPlaces(ctx); err != nil {
+		return err
+	}
 	var errs config.Errors
 	for i, l := range s.boot.Listeners {
 		started := make(chan error, 1)
@@ -172,6 +175,7 @@ func (s *Server) close() {
 	s.listeners.Close()
 	s.clusters.Close()
 	s.secrets.close()
+	s.places.retire()
 	s.wasm.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

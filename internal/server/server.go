@@ -65,6 +65,7 @@ type Server struct {
 	clusters     *cluster.Manager
 	listeners    *listener.Manager
 	wasm         *wasmhost.Host
+	places       places
 	filters      *filter.Table
 	routes       *routeTables
 	extensions   *extensions
@@ -178,6 +179,7 @@ func (s *Server) assemble(errs *config.Errors) error {
 // compileStatic compiles the static resources; with --mode validate they are dropped again.
 func (s *Server) compileStatic(errs *config.Errors) {
 	s.secrets.compileStatic(s.boot.Secrets, errs)
+	s.compilePlaces(errs)
 	for i, c := range s.boot.Clusters {
 		conf, err := cluster.Compile(c, s.clusters.Env())
 		errs.Wrap(bootstrap.ClusterPath(i), err)

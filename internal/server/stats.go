@@ -102,6 +102,7 @@ func (s *Server) flushStats() {
 			select {
 			case <-tick.C:
 				s.store.Flush()
+				s.places.flush()
 			case <-s.shutdown:
 				return
 			}

@@ -1,11 +1,15 @@
 package accesslog
 
 import (
+	"context"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 
+	"sidecar/api/filter"
 	"sidecar/api/stream"
 	"sidecar/internal/config"
 	"sidecar/internal/format"
@@ -29,8 +33,17 @@ type Options struct {
 	// error of the configuration, as in Envoy.
 	Sinks  *Sinks
 	Format format.Options
+	// Other compiles a logger that this package doesn't know, by the type of its configuration; false if
+	// there is none. nil: none is supported. What it returns may be a filter.Warmer, Awaiter and Retirer,
+	// and so is the Logger then.
+	Other func(p *config.Path, a *anypb.Any, errs *config.Errors) (Log, bool)
 	// Runtime looks a number up in the runtime; nil: none is set.
 	Runtime func(key string) (uint64, bool)
+}
+
+// Log takes finished streams; it must not block.
+type Log interface {
+	Log(in *stream.Info)
 }
 
 // Logger writes one line for each finished stream that its filter lets through. It is immutable and
@@ -39,12 +52,39 @@ type Logger struct {
 	filter Filter // nil: all
 	format format.Output
 	sink   *sink
+	other  Log // instead of the two before
 }
 
 // Log formats and queues a line. It doesn't block and doesn't allocate.
 func (l *Logger) Log(in *stream.Info) {
-	if l.filter == nil || l.filter(in) {
+	switch {
+	case l.filter != nil && !l.filter(in):
+	case l.other != nil:
+		l.other.Log(in)
+	default:
 		l.sink.line(l.format, in)
+	}
+}
+
+// Warm implements filter.Warmer.
+func (l *Logger) Warm(ctx context.Context) error {
+	if w, ok := l.other.(filter.Warmer); ok {
+		return w.Warm(ctx)
+	}
+	return nil
+}
+
+// Await implements filter.Awaiter.
+func (l *Logger) Await(ctx context.Context) {
+	if a, ok := l.other.(filter.Awaiter); ok {
+		a.Await(ctx)
+	}
+}
+
+// Retire implements filter.Retirer.
+func (l *Logger) Retire() {
+	if r, ok := l.other.(filter.Retirer); ok {
+		r.Retire()
 	}
 }
 
@@ -105,10 +145,19 @@ func compileLogger(p *config.Path, m *accesslogv3.AccessLog, o *Options, errs *c
 	case "":
 		errs.Add(at, "is required")
 	default:
-		errs.Addf(at, "access logger %s is not supported", name)
+		var known bool
+		if o.Other != nil {
+			l.other, known = o.Other(at, m.GetTypedConfig(), errs)
+		}
+		if !known {
+			errs.Addf(at, "access logger %s is not supported", name)
+		}
 	}
 	if errs.Len() > before {
 		return nil
+	}
+	if l.other != nil {
+		return l
 	}
 	// Last, so that nothing is opened for a logger that is refused for something else.
 	sink, err := o.Sinks.open(path)

@@ -7,6 +7,6 @@
 // ever writes to a file. When the writer can't keep up the buffer stays within its bound: lines are
 // dropped, whole, and counted.
 //
-// Limitations: gRPC, OpenTelemetry, Fluentd and Wasm loggers are refused here; CEL filters, and the
+// Limitations: gRPC, OpenTelemetry and Fluentd loggers are refused here; CEL filters, and the
 // traceable filter (there is no tracing), too.
 package accesslog

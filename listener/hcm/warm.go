@@ -20,6 +20,9 @@ func (c *Config) parts(f func(any)) {
 	for i := range c.filters {
 		f(c.filters[i].factory)
 	}
+	for _, l := range c.accessLogs {
+		f(l)
+	}
 	for i := range c.upgrades {
 		for j := range c.upgrades[i].filters {
 			f(c.upgrades[i].filters[j].factory)

@@ -7,6 +7,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 
@@ -35,6 +36,9 @@ type Bootstrap struct {
 	Listeners []*listenerv3.Listener
 	Clusters  []*clusterv3.Cluster
 	Secrets   []*tlsv3.Secret
+	// Services are the plugins of bootstrap_extensions.
+	Services   []WasmService
+	StatsSinks []*metricsv3.StatsSink
 	// LDS, CDS and ADS are nil where the bootstrap has none.
 	LDS, CDS *source.ConfigSource
 	ADS      *source.GRPC
@@ -60,6 +64,7 @@ type Bootstrap struct {
 // Drop lets go of the protobuf messages that were handed on.
 func (b *Bootstrap) Drop() {
 	b.Listeners, b.Clusters, b.Secrets, b.UpstreamBind = nil, nil, nil, nil
+	b.Services, b.StatsSinks = nil, nil
 	if b.Admin != nil {
 		b.Admin.AccessLog = nil
 	}
@@ -141,7 +146,8 @@ func compile(msg *bootstrapv3.Bootstrap, in *Input, errs *config.Errors) (b *Boo
 	b.dynamicResources(msg.GetDynamicResources(), errs)
 	b.Stats, warnings = stats(msg.GetStatsConfig(), errs)
 	b.Stats.flush(msg, errs)
-	extensions(msg.GetBootstrapExtensions(), errs)
+	b.Services = extensions(msg.GetBootstrapExtensions(), errs)
+	b.StatsSinks = msg.GetStatsSinks()
 	inlineHeaders(msg.GetInlineHeaders(), errs)
 	unique("listener", names(b.Listeners), ListenerPath, errs)
 	unique("cluster", names(b.Clusters), ClusterPath, errs)

@@ -26,6 +26,7 @@ func TestFieldsAreAccountedFor(t *testing.T) {
 		"envoy.config.core.v3.ApiConfigSource",             // internal/config/source
 		"envoy.type.matcher.v3.StringMatcher",              // internal/match
 		"envoy.config.accesslog.v3.AccessLog",              // listener/accesslog
+		"envoy.config.metrics.v3.StatsSink",                // internal/server
 		"envoy.extensions.transport_sockets.tls.v3.Secret", // internal/tlsctx
 	},
 		bootstrapFields, nodeFields, localityFields, staticFields, dynamicFields, clusterManagerFields,

@@ -9,10 +9,10 @@ import (
 
 var bootstrapFields = config.Fields[*bootstrapv3.Bootstrap]{
 	Used: `node static_resources dynamic_resources cluster_manager deferred_stat_options stats_config
-		layered_runtime admin overload_manager bootstrap_extensions application_log_config inline_headers
+		layered_runtime admin overload_manager bootstrap_extensions stats_sinks application_log_config inline_headers
 		stats_flush_interval stats_flush_on_admin`,
 	OffOnly: "enable_dispatcher_stats use_tcp_for_dns_lookups enable_worker_cpu_affinity",
-	Refused: `node_context_params hds_config flags_path stats_sinks stats_eviction_interval watchdog watchdogs
+	Refused: `node_context_params hds_config flags_path stats_eviction_interval watchdog watchdogs
 		tracing header_prefix stats_server_version_override dns_resolution_config typed_dns_resolver_config
 		fatal_actions config_sources default_config_source default_socket_interface
 		certificate_provider_instances perf_tracing_file_path default_regex_engine xds_delegate_extension

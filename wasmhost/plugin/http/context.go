@@ -17,32 +17,11 @@ func (f *Filter) Stream() *wasmhost.Stream { return &f.stream }
 func (f *Filter) Info() *stream.Info {
 	switch {
 	case f.kept != nil:
-		return &f.kept.info
+		return &f.kept.Info
 	case f.ended:
 		return nil
 	}
 	return f.s.Info()
-}
-
-// kept is a copy of a stream's record.
-type kept struct {
-	info stream.Info
-	maps [3]header.Map
-}
-
-// keep copies the record and the maps; strings of the record that may point into maps are copied with
-// them.
-func keep(live *stream.Info) *kept {
-	k := &kept{info: *live}
-	for i, m := range []**header.Map{&k.info.Request, &k.info.Response, &k.info.ResponseTrailers} {
-		if *m != nil {
-			k.maps[i].CopyFrom(*m)
-			*m = &k.maps[i]
-		}
-	}
-	k.info.RequestTrailers = nil
-	cloneStrings(&k.info)
-	return k
 }
 
 // which maps a map type to a direction and the callback that shows it.
@@ -148,10 +127,11 @@ func (f *Filter) Buffer(b abi.BufferType) (abi.Body, abi.Status) {
 func (f *Filter) SendLocalResponse(r abi.LocalResponse) {
 	switch {
 	case f.ended || f.running == logPhase:
+		f.noEffect("proxy_send_local_response", "the stream has ended")
+	case f.reply != nil || f.replied:
+		f.noEffect("proxy_send_local_response", "the stream was answered already")
 	case f.inside:
-		if f.reply == nil {
-			f.reply = &r
-		}
+		f.reply = &r
 	default: // From another stream's callback, or the root's.
 		f.stream.VM().Defer(func(t *stream.Turn) {
 			f.post.Call(t, func(t *stream.Turn) {
@@ -166,7 +146,11 @@ func (f *Filter) SendLocalResponse(r abi.LocalResponse) {
 func (f *Filter) Continue(s abi.StreamType) abi.Status {
 	d, ok := direction(s)
 	if !ok || f.ended || f.running == logPhase {
+		f.noEffect("proxy_continue_stream", "the stream has ended, or is no HTTP stream")
 		return abi.OK
+	}
+	if own := f.inside && f.running != noPhase && f.current == d; !own && f.half[d].paused == [4]bool{} && !f.proceed[d] {
+		f.noEffect("proxy_continue_stream", "this direction of the stream is not paused")
 	}
 	if f.inside {
 		f.proceed[d] = true
@@ -185,6 +169,7 @@ func (f *Filter) Continue(s abi.StreamType) abi.Status {
 // Close implements abi.Control.
 func (f *Filter) Close(s abi.StreamType) abi.Status {
 	if _, ok := direction(s); !ok || f.ended || f.running == logPhase {
+		f.noEffect("proxy_close_stream", "the stream has ended, or is no HTTP stream")
 		return abi.OK
 	}
 	if f.inside {
@@ -204,6 +189,13 @@ func (f *Filter) Close(s abi.StreamType) abi.Status {
 func (f *Filter) ClearRouteCache() {
 	if f.inside && !f.ended {
 		f.noRoute = true
+	}
+}
+
+// noEffect notes a call that its guest will take for a success.
+func (f *Filter) noEffect(call, why string) {
+	if vm := f.stream.VM(); vm != nil {
+		vm.NoEffect(call, why)
 	}
 }
 

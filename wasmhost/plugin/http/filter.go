@@ -9,6 +9,7 @@ import (
 	"sidecar/internal/buf"
 	"sidecar/wasmhost"
 	"sidecar/wasmhost/abi"
+	"sidecar/wasmhost/attribute"
 )
 
 // phase is a callback of the guest.
@@ -60,9 +61,9 @@ type Filter struct {
 	logged    bool
 	post      filter.Resume // posts into the stream until it ends
 	answering *waiter
-	inside    bool  // the guest runs for this stream, not for another
-	ended     bool  // the stream is gone; only kept is left
-	kept      *kept // what a late on_log reads
+	inside    bool            // the guest runs for this stream, not for another
+	ended     bool            // the stream is gone; only kept is left
+	kept      *attribute.Kept // what a late on_log reads
 }
 
 // state is whether the filter takes part in its stream.
@@ -229,7 +230,7 @@ func (f *Filter) OnLog(t *stream.Turn, _ *stream.Info) {
 	f.logged = f.stream.TryLog(t)
 	f.running, f.inside = noPhase, false
 	if !f.logged { // The record and its maps are not to be used after this callback.
-		f.kept = keep(f.s.Info())
+		f.kept = attribute.Keep(f.s.Info())
 	}
 }
 

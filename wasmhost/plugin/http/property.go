@@ -3,7 +3,6 @@ package http
 import (
 	"strings"
 
-	"sidecar/api/stream"
 	"sidecar/wasmhost/abi"
 	"sidecar/wasmhost/attribute"
 )
@@ -30,15 +29,4 @@ func (f *Filter) SetFilterState(name string, value []byte) abi.Status {
 		return abi.NotFound
 	}
 	return attribute.SetState(f.Info(), strings.Clone(name), value)
-}
-
-// cloneStrings copies the strings of a record that may point into header maps.
-func cloneStrings(i *stream.Info) {
-	for _, s := range []*string{
-		&i.Details, &i.RouteName, &i.VirtualHost, &i.VirtualCluster, &i.Cluster, &i.RequestID,
-		&i.LocalReplyBody, &i.UpstreamAltStatName, &i.OriginalPath, &i.ResponseTrigger,
-		&i.ConnectionTermDetail,
-	} {
-		*s = strings.Clone(*s)
-	}
 }
