@@ -107,6 +107,7 @@ type Host struct {
 	sources  *code.Store
 	client   *fetch.Client
 	cache    *cache.Dir // nil without one
+	registry registry
 
 	versions Versions
 
@@ -238,6 +239,7 @@ func (h *Host) start(ctx context.Context, c *Config, fresh bool) (*Plugin, error
 	}
 	p.vms = append(p.vms, v)
 	p.serves(v)
+	h.registry.add(p)
 	return p, nil
 }
 

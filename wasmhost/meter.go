@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sidecar/api/stats"
 	"sidecar/wasmhost/abi"
@@ -23,7 +24,7 @@ type meter struct {
 	noEffect  atomic.Pointer[stats.Counter]
 
 	mu   sync.Mutex // guards below
-	last string     // the last failure
+	last failure
 }
 
 // names are those of stats, the callbacks' and functions' without "proxy_".
@@ -61,7 +62,7 @@ func (m *meter) measured(c *abi.Measure) {
 	if c.Err != nil {
 		m.counter(&m.failed[c.Callback], "callback_failed.", callbackStats[c.Callback]).Inc()
 		m.mu.Lock()
-		m.last = c.Err.Error()
+		m.last = failure{c.Err.Error(), time.Now()}
 		m.mu.Unlock()
 	}
 }
@@ -70,7 +71,7 @@ func (m *meter) measured(c *abi.Measure) {
 func (m *meter) lastFailure() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.last
+	return m.last.text
 }
 
 func (m *meter) counter(p *atomic.Pointer[stats.Counter], prefix, name string) *stats.Counter {

@@ -22,6 +22,25 @@ func (v *VM) Observer() abi.Observer {
 // Measured implements abi.Meter.
 func (v *VM) Measured(m *abi.Measure) { v.plugin.meter.measured(m) }
 
+// maxRemarks bounds what a VM is told of its own mistakes.
+const maxRemarks = 64
+
+// NoEffect implements abi.Meter, and is for placements too: it counts, and warns the first time. The
+// VM's owner calls it.
+func (v *VM) NoEffect(call, why string) {
+	m := v.plugin.meter
+	m.counter(&m.noEffect, "", "no_effect").Inc()
+	text := call + " has no effect: " + why
+	if v.remarks[text] || len(v.remarks) >= maxRemarks {
+		return
+	}
+	if v.remarks == nil {
+		v.remarks = map[string]bool{}
+	}
+	v.remarks[text] = true
+	v.warn(text)
+}
+
 // tracer writes what a guest does to the log.
 type tracer struct{ vm *VM }
 

@@ -144,6 +144,7 @@ func (p *Plugin) end() {
 }
 
 func (p *Plugin) free() {
+	p.host.registry.remove(p)
 	p.module.Close()
 	p.host.release(p.digest)
 	p.host.shared.Release(p.config.VMID)

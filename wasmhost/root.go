@@ -24,11 +24,21 @@ func (*root) Headers(abi.MapType) (*header.Map, abi.Status) { return nil, abi.OK
 func (*root) MutableHeaders(abi.MapType) *header.Map        { return nil }
 func (*root) HeadersChanged(abi.MapType)                    {}
 func (*root) Buffer(abi.BufferType) (abi.Body, abi.Status)  { return abi.Body{}, abi.OK }
-func (*root) Continue(abi.StreamType) abi.Status            { return abi.OK }
-func (*root) Close(abi.StreamType) abi.Status               { return abi.OK }
-func (*root) ClearRouteCache()                              {}
-func (r *root) SendLocalResponse(abi.LocalResponse) {
-	r.vm.warn("a local response of the root context has no stream")
+func (r *root) ClearRouteCache()                            { r.noStream("clear_route_cache") }
+func (r *root) SendLocalResponse(abi.LocalResponse)         { r.noStream("proxy_send_local_response") }
+
+func (r *root) Continue(abi.StreamType) abi.Status {
+	r.noStream("proxy_continue_stream")
+	return abi.OK
+}
+
+func (r *root) Close(abi.StreamType) abi.Status {
+	r.noStream("proxy_close_stream")
+	return abi.OK
+}
+
+func (r *root) noStream(call string) {
+	r.vm.NoEffect(call, "the root context has no stream, and no other is in effect (proxy_set_effective_context)")
 }
 
 func (r *root) AppendProperty(b []byte, p string) ([]byte, abi.Status) {

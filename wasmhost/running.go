@@ -55,6 +55,9 @@ func (r *Running) Warm(ctx context.Context) error {
 		if !r.host.use() {
 			return errRetired
 		}
+		if !r.config.nackOnMiss {
+			r.host.registry.await(r)
+		}
 		task.Go("wasm fetch", func() {
 			defer r.host.done.Done()
 			if r.config.nackOnMiss { // The management server will ask again, with the code in the cache.
@@ -91,6 +94,7 @@ func (r *Running) serve(p *Plugin) error {
 	}
 	p.owner = r
 	r.plugin.Store(p)
+	r.host.registry.arrived(r)
 	r.config.code.drop()
 	r.host.enterVersion(r.name, r)
 	return nil
@@ -119,6 +123,7 @@ func (r *Running) fetch() {
 		if r.ctx.Err() != nil || errors.Is(err, errRetired) {
 			return
 		}
+		r.host.registry.failed(r, err)
 		r.host.opts.Log.Error("wasm: plugin could not be started", "plugin", r.config.Name, "error", err)
 		if !errors.As(err, &unfetched) {
 			r.mu.Lock()
@@ -199,6 +204,7 @@ func (r *Running) Retire() {
 	if !last {
 		return
 	}
+	r.host.registry.arrived(r) // It won't.
 	r.stop()
 	r.settled()
 	if p == nil {

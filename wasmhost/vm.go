@@ -32,7 +32,8 @@ type VM struct {
 	tick     time.Duration
 	newTick  bool
 	outcome  outcome
-	ending   bool // on_done was false; proxy_done ends the wait
+	remarks  map[string]bool // that were made of calls without effect
+	ending   bool            // on_done was false; proxy_done ends the wait
 	endTimer *time.Timer
 	large    bool // the memory was found to be large
 

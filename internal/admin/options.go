@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"io"
 	"log/slog"
 	"time"
 
@@ -42,8 +43,19 @@ type Options struct {
 	Unready func() []*adminv3.UnreadyTargetsDumps_UnreadyTargetsDump
 	Control Control
 
+	// Pages are endpoints that Envoy doesn't have, shown after its own.
+	Pages []Page
+
 	// AccessLogs get a record of each request.
 	AccessLogs []AccessLog
+}
+
+// Page is an endpoint that shows something in two forms.
+type Page struct {
+	Path, Help string
+	// Text writes the page for people. JSON is what it is for programs, encoded by encoding/json.
+	Text func(w io.Writer) error
+	JSON func() any
 }
 
 // Dump is one part of /config_dump.

@@ -9,7 +9,7 @@ func (s *Server) table() []*endpoint {
 		{"filter", "Regular expression (Google re2) for filtering stats"},
 		{"invert_filter", "Invert the filter regex"},
 	}
-	return []*endpoint{
+	return append([]*endpoint{
 		{path: "/", help: "Admin home page", serve: s.serveHome},
 		{path: "/allocprofiler", mutates: true, hidden: true, serve: notImplemented("The current build does not support allocation profiler")},
 		{path: "/certs", help: "print certs on machine", serve: s.serveCerts},
@@ -66,7 +66,7 @@ func (s *Server) table() []*endpoint {
 			{"histogram_buckets", "Histogram bucket display mode; One of (cumulative, summary)"},
 		}...)},
 		{path: "/stats/recentlookups", hidden: true, serve: notImplemented("Lookup tracking is not supported by this proxy")},
-	}
+	}, s.pages()...)
 }
 
 func notImplemented(message string) func(*request) answer {

@@ -81,7 +81,7 @@ func (s *Server) adminOptions() admin.Options {
 		State:      func() adminv3.ServerInfo_State { return adminv3.ServerInfo_State(s.State()) },
 		ServerInfo: s.serverInfo, Dumps: s.dumps(), Clusters: s.clusterStatuses, Certs: s.certificates,
 		Listeners: s.listenerStatuses, Runtime: runtimeView{s}, Unready: s.unready, Control: control{s},
-		FlushOnRead: s.boot.Stats.FlushInterval <= 0,
+		FlushOnRead: s.boot.Stats.FlushInterval <= 0, Pages: []admin.Page{s.wasmPage()},
 	}
 }
 

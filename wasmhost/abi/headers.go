@@ -76,6 +76,7 @@ func getPairs(c call) (Status, error) {
 		return s, nil
 	}
 	if m == nil {
+		c.vm.noEffect("proxy_get_header_map_pairs", "the map is not there in this phase: it reads as empty")
 		return c.result(1, nil)
 	}
 	b, s, err := c.reserve(1, pairsSize(m))

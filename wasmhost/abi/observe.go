@@ -35,6 +35,8 @@ type Meter interface {
 	Observer() Observer
 	// Measured is told of each callback after it.
 	Measured(m *Measure)
+	// NoEffect is told of a call that answers OK, as Envoy's does, and changes nothing.
+	NoEffect(call, why string)
 }
 
 // Measure is one callback.
@@ -55,6 +57,13 @@ func (m *Measure) EachHostCall(yield func(function, count int)) {
 		m.vm.counts[i] = 0
 	}
 	m.vm.touched = m.vm.touched[:0]
+}
+
+// noEffect notes a call that its caller will take for a success.
+func (v *VM) noEffect(call, why string) {
+	if v.meter != nil {
+		v.meter.NoEffect(call, why)
+	}
 }
 
 // CallbackNames are the exports that the host calls, by their index.
