@@ -34,9 +34,12 @@ const (
 // Event is one thing that happened to a stream. It is passed by value; Data and Map belong to the
 // poster and hold only during Receive, except that a queued event owns a copy of Data.
 type Event struct {
-	To    Receiver
-	Map   *header.Map
-	Data  []byte
+	To   Receiver
+	Map  *header.Map
+	Data []byte
+	// Block, if not nil, is what Data is a part of, and which the poster holds: what keeps Data may hold
+	// it too instead of copying (Turn.Holder). Data is the receiver's then, to be written to in place.
+	Block *buf.Block
 	Fault *Fault
 	Ref   any
 	Seq   uint32
@@ -323,11 +326,17 @@ func (e *Event) own() {
 	if len(e.Data) == 0 || e.owned != nil {
 		return
 	}
+	if e.Block != nil && len(e.Data) >= buf.MinShare {
+		e.owned = e.Block.Share()
+		return
+	}
 	e.owned = buf.GetBlock(len(e.Data))
 	e.Data = e.owned.B[:copy(e.owned.B, e.Data)]
+	e.Block = e.owned
 }
 
 func (e *Event) release() {
+	e.Block = nil
 	if e.owned != nil {
 		e.owned.Put()
 		e.owned, e.Data = nil, nil

@@ -75,6 +75,16 @@ func (t *Turn) Fresh() { t.now = time.Time{} }
 // once per batch (it holds a flag under its own lock).
 func (t *Turn) Dirty(f Flusher) { t.dirty = append(t.dirty, f) }
 
+// Holder returns the block that p is a part of, if that is known: it is, inside a stream, for data that
+// came with the event being handled and was passed on in place. Whoever keeps p longer than the event
+// may share the block (buf.Block.Share) instead of copying p; nobody writes to p any more then.
+func (t *Turn) Holder(p []byte) *buf.Block {
+	if b := t.slot.Block; b != nil && t.current != nil && len(p) > 0 && b.Holds(p) {
+		return b
+	}
+	return nil
+}
+
 // Later runs f after the stream that this goroutine is inside of is left, at once if there is none:
 // for work that enters another stream or calls back into one.
 func (t *Turn) Later(f func(*Turn)) {

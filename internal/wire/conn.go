@@ -239,7 +239,7 @@ func (c *Conn) readReady(fd uintptr) bool {
 	b := buf.GetBlock(c.size)
 	front := c.front()
 	for {
-		n, err := syscall.Read(int(fd), b.B[front:])
+		n, err := buf.ReadFD(int(fd), b.B[front:])
 		switch {
 		case n > 0:
 			c.block, c.n = b, n+c.moveRest(b)
@@ -729,7 +729,7 @@ func (c *Conn) writeDirect(fd uintptr) bool {
 		}
 	}
 	for len(c.direct) > 0 {
-		n, err := syscall.Write(int(fd), c.direct)
+		n, err := buf.WriteFD(int(fd), c.direct)
 		switch {
 		case n > 0:
 			c.direct = c.direct[n:]

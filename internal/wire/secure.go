@@ -256,7 +256,7 @@ func (c *Conn) readSecure(s *secure, size int, want func() bool) (*buf.Block, in
 func (s *secure) fillReady(fd uintptr) bool {
 	b := s.in.Tail(s.size)
 	for {
-		n, err := syscall.Read(int(fd), b)
+		n, err := buf.ReadFD(int(fd), b)
 		switch {
 		case n > 0:
 			s.in.Extend(n)

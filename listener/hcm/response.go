@@ -57,7 +57,7 @@ func (s *Stream) respondData(t *stream.Turn, p []byte, end bool) {
 		return
 	}
 	b := &s.data[filter.Response]
-	b.Append(p)
+	b.AppendShared(t.Holder(p), p)
 	s.pushData(t, filter.Response, s.inner()-1, b, end)
 	b.Reset()
 }

@@ -138,7 +138,7 @@ func (s *Stream) onRequestData(t *stream.Turn, p []byte, end bool) {
 		s.requestEnded(t)
 	}
 	b := &s.data[filter.Request]
-	b.Append(p)
+	b.AppendShared(t.Holder(p), p)
 	s.pushData(t, filter.Request, 0, b, end)
 	b.Reset()
 }

@@ -175,7 +175,7 @@ func (c *ClientConn) encodeRequest(t *stream.Turn, s *Stream, m *header.Map, end
 	c.nextID += 2
 	c.fresh--
 	c.streams[s.id] = s
-	s.sendWin = c.peerWin
+	s.sendWin, s.recvWin, s.window = c.peerWin, c.window, c.window
 	s.headSent = true
 	s.sentEnd = end
 	c.writeHead(t, s, m, end, &r)

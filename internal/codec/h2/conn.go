@@ -23,8 +23,9 @@ type conn struct {
 
 	// Owned by the reader.
 	in       buf.Buffer // the beginning of a frame
-	block    buf.Buffer // of a head whose CONTINUATIONs have not all come
-	open     frame      // the HEADERS that block belongs to
+	block    *buf.Block // what is being handled is in it
+	fields   buf.Buffer // of a head whose CONTINUATIONs have not all come
+	open     frame      // the HEADERS that fields belong to
 	cont     int        // CONTINUATIONs of it
 	size     int        // of the next read
 	greeted  bool       // the preface was read
@@ -44,15 +45,20 @@ type conn struct {
 	peerWin   int64 // SETTINGS_INITIAL_WINDOW_SIZE of the peer
 	maxFrame  int   // of the peer
 	peerMax   uint32
-	extended  bool        // the peer takes extended CONNECT
-	ready     []*Stream   // those that have something to send and a window for it, in turn
-	recvWin   int64       // what the peer may still send
-	owed      int64       // received and not returned yet
-	queued    int64       // received data that waits in streams
-	control   outstanding // frames that the peer made us send
-	framesOut outstanding // other frames
-	dataSent  uint64      // DATA frames, for the WINDOW_UPDATE limit
-	opened    uint64      // streams, for the PRIORITY limit
+	extended  bool          // the peer takes extended CONNECT
+	ready     []*Stream     // those that have something to send and a window for it, in turn
+	recvWin   int64         // what the peer may still send
+	owed      int64         // received and not returned yet
+	queued    int64         // received data that waits in streams
+	window    int64         // what a stream begins with
+	slack     int64         // what the peer may send on a stream beyond its window, not knowing better
+	held      time.Duration // how long the reader has held back
+	unacked   int           // SETTINGS that the peer has not acknowledged
+	tight     bool          // the window was made smaller, or is small enough
+	control   outstanding   // frames that the peer made us send
+	framesOut outstanding   // other frames
+	dataSent  uint64        // DATA frames, for the WINDOW_UPDATE limit
+	opened    uint64        // streams, for the PRIORITY limit
 	nextID    uint32
 	lastGone  uint32 // last-stream-id of the peer's GOAWAY
 	gotAway   bool
@@ -84,6 +90,7 @@ func (c *conn) init(w *wire.Conn, o *Options) {
 	c.always = func() bool { return true }
 	c.sendWin, c.peerWin, c.maxFrame = defaultWindow, defaultWindow, minMaxFrame
 	c.recvWin = max(int64(o.ConnectionWindow), defaultWindow)
+	c.window = int64(o.StreamWindow)
 	c.lastGone = maxStreamID
 	c.dec.Init(o.TableSize)
 	c.enc.Init()
@@ -108,6 +115,7 @@ func (c *conn) greet(t *stream.Turn) {
 		allow = 1
 	}
 	b = appendSetting(b, settingConnectProtocol, allow)
+	c.unacked++
 	out := c.w.Begin()
 	if c.client != nil {
 		out.AppendString(preface)
@@ -128,12 +136,13 @@ func (c *conn) serve(t *stream.Turn) {
 	c.keep.stop()
 	c.w.Close()
 	c.in.Reset()
-	c.block.Reset()
+	c.fields.Reset()
 	c.w.Release()
 }
 
 func (c *conn) turn(t *stream.Turn) bool {
-	b, n, err := c.w.Read(c.size, c.always)
+	c.holdBack()
+	b, n, err := c.w.ReadBehind(&c.in, c.size, c.always)
 	if err != nil {
 		return c.onReadError(t, err)
 	}
@@ -146,40 +155,13 @@ func (c *conn) turn(t *stream.Turn) bool {
 	} else if n < buf.Read {
 		c.size = buf.Read
 	}
-	c.input(t, b.B[:n])
+	c.block = b
+	if used := c.use(t, b.B[:n]); used < n && !c.closing.Load() {
+		c.in.AppendShared(b, b.B[used:n])
+	}
+	c.block = nil
 	b.Put()
 	return true
-}
-
-// input handles whole frames; the beginning of the next one is kept. Of a block only as much is
-// copied behind that beginning as completes the frame.
-func (c *conn) input(t *stream.Turn, p []byte) {
-	for c.in.Len() > 0 && len(p) > 0 && !c.closing.Load() {
-		k := min(len(p), c.missing(c.in.Bytes()))
-		c.in.Append(p[:k])
-		p = p[k:]
-		if used := c.use(t, c.in.Bytes()); used > 0 {
-			c.in.Consume(used)
-		}
-	}
-	if c.closing.Load() {
-		c.in.Reset()
-		return
-	}
-	if n := c.use(t, p); n < len(p) && !c.closing.Load() {
-		c.in.Append(p[n:])
-	}
-}
-
-// missing is how many bytes b needs to be a frame header, or a frame.
-func (c *conn) missing(b []byte) int {
-	switch {
-	case !c.greeted:
-		return len(preface) - len(b)
-	case len(b) < headerSize:
-		return headerSize - len(b)
-	}
-	return max(headerSize+length(b)-len(b), 0)
 }
 
 func length(b []byte) int { return int(b[0])<<16 | int(b[1])<<8 | int(b[2]) }
@@ -283,7 +265,7 @@ func (s *Stream) complete() bool {
 	if s.c.server != nil {
 		return s.whole
 	}
-	return s.readEnd && len(s.inq) == 0
+	return s.readEnd && !s.waiting()
 }
 
 // run does what was noted. No lock is held.

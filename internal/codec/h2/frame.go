@@ -96,6 +96,13 @@ func appendData(out *buf.Chain, flags uint8, id uint32, block *buf.Block, p []by
 	out.AppendShared(block, p)
 }
 
+// moveData appends a DATA frame of the first n bytes of from.
+func moveData(out *buf.Chain, flags uint8, id uint32, from *buf.Chain, n int) {
+	putHeader(out.Tail(headerSize), n, frameData, flags, id)
+	out.Extend(headerSize)
+	out.Move(from, n)
+}
+
 // appendWord appends a frame whose payload is one number: RST_STREAM and WINDOW_UPDATE.
 func appendWord(out *buf.Chain, kind uint8, id, word uint32) {
 	tail := out.Tail(headerSize + 4)

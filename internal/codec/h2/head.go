@@ -47,7 +47,7 @@ func (c *conn) onHeaders(t *stream.Turn, f frame) {
 		return
 	}
 	c.open, c.cont = f, 0
-	c.block.Append(f.p)
+	c.fields.Append(f.p)
 	c.open.p = nil
 }
 
@@ -62,19 +62,19 @@ func (c *conn) onContinuation(t *stream.Turn, f frame) {
 	}
 	limit := c.opt.MaxHeadersBytes + minMaxFrame
 	c.cont++
-	if c.cont > max(minContinuations, limit/minMaxFrame+1) || c.block.Len()+len(f.p) > 2*limit {
+	if c.cont > max(minContinuations, limit/minMaxFrame+1) || c.fields.Len()+len(f.p) > 2*limit {
 		c.fail(t, codeCalm, "http2.continuation_flood")
 		return
 	}
-	c.block.Append(f.p)
+	c.fields.Append(f.p)
 	if !end {
 		return
 	}
 	g := c.open
 	c.open = frame{}
-	g.p = c.block.Bytes()
+	g.p = c.fields.Bytes()
 	c.decode(t, g)
-	c.block.Reset()
+	c.fields.Reset()
 }
 
 // decode reads a whole head, whatever becomes of it: the tables must follow the peer's.

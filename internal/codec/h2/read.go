@@ -177,6 +177,11 @@ func (c *conn) onSettings(t *stream.Turn, f frame) {
 		return
 	case ack:
 		c.dec.Confirm()
+		c.mu.Lock()
+		if c.unacked--; c.unacked <= 0 {
+			c.slack = 0
+		}
+		c.mu.Unlock()
 		return
 	}
 	first := !c.settled

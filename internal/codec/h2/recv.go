@@ -1,6 +1,8 @@
 package h2
 
 import (
+	"time"
+
 	"sidecar/api/header"
 	"sidecar/api/stream"
 	"sidecar/internal/buf"
@@ -50,13 +52,12 @@ func (c *conn) onData(t *stream.Turn, f frame) {
 		a.run(t, c)
 		return
 	}
-	if size > s.recvWin {
+	if size > s.recvWin+c.slack {
 		c.mu.Unlock()
 		c.fail(t, codeFlowControl, "http2.flow_control")
 		return
 	}
 	s.recvWin -= size
-	s.owed += size - int64(len(p))
 	s.traffic.WireReceived += uint64(headerSize + size)
 	bad := !s.headed
 	if s.left >= 0 {
@@ -85,7 +86,7 @@ func (c *conn) take(t *stream.Turn, s *Stream, p []byte, size int64, end bool, a
 		return
 	}
 	s.readEnd = s.readEnd || end
-	if s.paused || s.delivering || s.noRoom || len(s.inq) > 0 || s.crowded(s.target.M) {
+	if s.paused || s.delivering || s.noRoom || s.waiting() || s.crowded(s.target.M) {
 		s.queue(c, p)
 		if end {
 			s.inEnd = endData
@@ -98,18 +99,17 @@ func (c *conn) take(t *stream.Turn, s *Stream, p []byte, size int64, end bool, a
 				s.inq[n-1].held += len(p)
 			}
 		}
+		c.tighten(t)
 		c.settle(s, a)
 		return
 	}
 	c.giveWindow(t, size)
 	s.delivering = true
 	to := s.target
-	if len(p) > 0 {
-		s.delivered(t, int64(len(p)))
-	}
+	s.grant(t)
 	c.mu.Unlock()
 	if len(p) > 0 {
-		to.Post(t, stream.Event{Kind: stream.EventData, Data: p})
+		to.Post(t, stream.Event{Kind: stream.EventData, Data: p, Block: c.block})
 	}
 	if end {
 		// The end comes apart from the last bytes, as from HTTP/1.
@@ -120,48 +120,147 @@ func (c *conn) take(t *stream.Turn, s *Stream, p []byte, size int64, end bool, a
 	c.settle(s, a)
 }
 
-// queue keeps a copy of p. The caller holds c.mu.
+// waiting tells whether data waits. The caller holds c.mu.
+func (s *Stream) waiting() bool { return s.inHead < len(s.inq) }
+
+// queue keeps p, by reference where that pays. The caller is the reader and holds c.mu.
 func (s *Stream) queue(c *conn, p []byte) {
 	if len(p) == 0 {
 		return
 	}
 	c.queued += int64(len(p))
-	s.window = min(s.window, slowWindow)
-	if n := len(s.inq); n > 0 {
-		if k := s.inq[n-1]; len(k.block.B)-k.n >= len(p) {
-			k.n += copy(k.block.B[k.n:], p)
+	s.queued += int64(len(p))
+	s.slow = true
+	s.window = min(s.window, c.slowWindow())
+	if c.block != nil && len(p) >= buf.MinShare && c.block.Holds(p) {
+		k := chunks.Get()
+		*k = chunk{block: c.block.Share(), p: p}
+		s.inq = append(s.inq, k)
+		return
+	}
+	if s.waiting() {
+		if k := s.inq[len(s.inq)-1]; k.room >= len(p) {
+			n := len(k.p)
+			k.p = k.p[:n+copy(k.p[n:n+len(p)], p)]
+			k.room -= len(p)
 			return
 		}
 	}
 	k := chunks.Get()
-	k.block = buf.GetBlock(len(p))
-	k.n = copy(k.block.B, p)
+	b := buf.GetBlock(len(p))
+	*k = chunk{block: b, p: b.B[:copy(b.B, p)], room: len(b.B) - len(p)}
 	s.inq = append(s.inq, k)
 }
 
-// slowWindow is how much the peer may send on a stream that takes less than comes: what was granted
-// before still arrives, and is not granted again.
-const slowWindow = 512 << 10
+// pop takes the first chunk of what waits. The caller holds c.mu.
+func (s *Stream) pop(c *conn) *chunk {
+	k := s.inq[s.inHead]
+	s.inq[s.inHead] = nil
+	if s.inHead++; s.inHead == len(s.inq) {
+		s.inq, s.inHead = s.inq[:0], 0
+	} else if s.inHead >= 64 && s.inHead*2 >= len(s.inq) {
+		n := copy(s.inq, s.inq[s.inHead:])
+		clear(s.inq[n:])
+		s.inq, s.inHead = s.inq[:n], 0
+	}
+	c.queued -= int64(len(k.p))
+	s.queued -= int64(len(k.p))
+	return k
+}
 
-// delivered returns window for n bytes that the stream has got, when half of what it may have is used.
-// A stream that keeps up is granted more each time, up to the configured window. The caller holds c.mu.
-func (s *Stream) delivered(t *stream.Turn, n int64) {
-	s.owed += n
+// grant tells the peer that it may send more, when half of what the stream may have is used. A stream
+// that keeps up is granted more each time, up to the configured window. The caller holds c.mu.
+func (s *Stream) grant(t *stream.Turn) {
 	c := s.c
 	if s.recvWin*2 > s.window || s.readEnd || s.gone {
 		return
 	}
-	if len(s.inq) == 0 {
-		s.window = min(2*s.window, int64(c.opt.StreamWindow))
+	window := s.window
+	if !s.slow {
+		window = min(2*window, int64(c.opt.StreamWindow))
 	}
-	give := min(s.owed, s.window-s.recvWin)
-	if give <= 0 {
+	give := window - s.recvWin - s.queued
+	if give <= 0 || give*4 < window {
 		return
 	}
+	s.window, s.slow = window, false
 	appendWord(c.w.Begin(), frameWindowUpdate, s.id, uint32(give))
 	c.w.End(t)
 	s.recvWin += give
-	s.owed -= give
+}
+
+const (
+	// tightenAt is how much has to wait for the peer's windows to be made smaller.
+	tightenAt = 512 << 10
+	// slowTotal is what the streams of a connection that take less than comes may have under way
+	// altogether; slowLeast and slowMost bound what one of them gets of it.
+	slowTotal = 4 << 20
+	slowLeast = 128 << 10
+	slowMost  = 1 << 20
+)
+
+// slowWindow is how much the peer may send on a stream that takes less than comes. The caller holds
+// c.mu.
+func (c *conn) slowWindow() int64 {
+	return min(max(slowTotal/int64(len(c.streams)+1), slowLeast), slowMost, int64(c.opt.StreamWindow))
+}
+
+// tighten takes back, once, what streams were granted before they were known to be slow: a peer that
+// uses it all at once would have us keep it all. From then on streams begin with less, and earn more
+// by taking it. The caller holds c.mu.
+//
+// DIVERGES(http2-window): Envoy keeps its first SETTINGS, and as much as they allow.
+func (c *conn) tighten(t *stream.Turn) {
+	if c.tight || c.queued < tightenAt {
+		return
+	}
+	c.tight = true
+	small := c.slowWindow()
+	d := c.window - small
+	if d <= 0 {
+		return
+	}
+	c.window = small
+	for _, s := range c.streams {
+		s.recvWin -= d
+		s.window = min(s.window, small)
+	}
+	// Until it has acknowledged it, the peer sends what it was granted before.
+	c.slack = d
+	c.unacked++
+	var room [6]byte
+	appendFrame(c.w.Begin(), frameSettings, 0, 0, appendSetting(room[:0], settingInitialWindow, uint32(small)))
+	c.w.End(t)
+}
+
+const (
+	holdStep  = time.Millisecond
+	holdTotal = 100 * time.Millisecond
+)
+
+// holdBack has the reader wait for streams to take what is there, while the peer has not heard yet
+// that it sends too much: until then the kernel's buffers make it wait. That is the exception to the
+// rule that a reader never waits, and bounded: it is for once in the life of a connection, ends when
+// nothing was taken for a while, and what the peer may do later than it would is the same.
+func (c *conn) holdBack() {
+	idle := 0
+	for last := int64(0); ; {
+		c.mu.Lock()
+		queued := c.queued
+		hold := c.slack > 0 && queued >= tightenAt && c.held < holdTotal && !c.ended
+		if hold {
+			c.held += holdStep
+		}
+		c.mu.Unlock()
+		if idle++; queued < last {
+			idle = 0
+		}
+		if !hold || idle > 10 {
+			return
+		}
+		last = queued
+		time.Sleep(holdStep)
+	}
 }
 
 // giveWindow returns n bytes of the connection's window, when it is half of it. The caller holds c.mu.
@@ -179,29 +278,23 @@ func (c *conn) giveWindow(t *stream.Turn, n int64) {
 // deliver posts what waits, as long as the stream takes it. The caller has set delivering and holds
 // c.mu, which is free while something is posted.
 func (c *conn) deliver(t *stream.Turn, s *Stream, a *after) {
-	for !s.paused && !s.released && !s.told && (len(s.inq) > 0 || s.inEnd != endNone) {
+	for !s.paused && !s.released && !s.told && (s.waiting() || s.inEnd != endNone) {
 		m, to := s.target.M, s.target
-		if len(s.inq) > 0 && m != nil && (s.noRoom || s.crowded(m)) {
+		if s.waiting() && m != nil && (s.noRoom || s.crowded(m)) {
 			break
 		}
-		if len(s.inq) == 0 {
+		if !s.waiting() {
 			c.deliverEnd(t, s)
 			break
 		}
-		k := s.inq[0]
-		copy(s.inq, s.inq[1:])
-		s.inq[len(s.inq)-1] = nil
-		s.inq = s.inq[:len(s.inq)-1]
-		c.queued -= int64(k.n)
+		k := s.pop(c)
 		if k.held > 0 {
 			c.giveWindow(t, int64(k.held))
 		}
-		s.delivered(t, int64(k.n))
+		s.grant(t)
 		c.mu.Unlock()
-		to.Post(t, stream.Event{Kind: stream.EventData, Data: k.block.B[:k.n]})
-		k.block.Put()
-		*k = chunk{}
-		chunks.Put(k)
+		to.Post(t, stream.Event{Kind: stream.EventData, Data: k.p, Block: k.block})
+		k.free()
 		c.mu.Lock()
 	}
 	s.delivering = false
@@ -240,7 +333,7 @@ func (s *Stream) Pause(t *stream.Turn, paused bool) {
 	c := s.c
 	c.mu.Lock()
 	s.paused = paused
-	again := !paused && !s.delivering && (len(s.inq) > 0 || s.inEnd != endNone)
+	again := !paused && !s.delivering && (s.waiting() || s.inEnd != endNone)
 	if again {
 		s.pending++
 	}
@@ -276,7 +369,7 @@ func (c *conn) gotTrailers(t *stream.Turn, s *Stream, m *header.Map) {
 	switch {
 	case s.released || s.told || s.gone:
 		giveMap(m)
-	case s.paused || s.delivering || s.noRoom || len(s.inq) > 0:
+	case s.paused || s.delivering || s.noRoom || s.waiting():
 		s.tm, s.inEnd = m, endTrailers
 	default:
 		s.tm, s.inEnd, s.delivering = m, endTrailers, true

@@ -6,6 +6,7 @@ import (
 
 	"sidecar/api/header"
 	"sidecar/api/stream"
+	"sidecar/internal/buf"
 	"sidecar/internal/task"
 )
 
@@ -30,7 +31,7 @@ func (s *Stream) EncodeData(t *stream.Turn, p []byte, end bool) {
 			return
 		}
 	}
-	s.data(t, p, end)
+	s.data(t, t.Holder(p), p, end)
 	if end {
 		s.finished(t, &a)
 	}
@@ -51,8 +52,9 @@ func (c *conn) broken(t *stream.Turn, s *Stream, a *after) {
 	c.resetStream(t, s, codeInternal, a)
 }
 
-// data sends p, or queues what may not go yet. The caller holds c.mu.
-func (s *Stream) data(t *stream.Turn, p []byte, end bool) {
+// data sends p, or queues what may not go yet; block is what p is a part of, nil if that is not known.
+// The caller holds c.mu.
+func (s *Stream) data(t *stream.Turn, block *buf.Block, p []byte, end bool) {
 	c := s.c
 	for s.outq.Len() == 0 && (len(p) > 0 || end) {
 		n := min(len(p), c.maxFrame, int(max(min(s.sendWin, c.sendWin), 0)))
@@ -60,14 +62,16 @@ func (s *Stream) data(t *stream.Turn, p []byte, end bool) {
 			break
 		}
 		last := end && n == len(p)
-		s.write(t, p[:n], last)
+		s.begun(n, last)
+		appendData(c.w.Begin(), endFlag(last), s.id, block, p[:n])
+		c.w.End(t)
 		p = p[n:]
 		if last {
 			return
 		}
 	}
 	if len(p) > 0 {
-		s.outq.Append(p)
+		s.outq.AppendShared(block, p)
 		c.opt.Stats.PendingSendBytes.Add(int64(len(p)))
 		if s.outq.Len() >= streamHigh {
 			s.full = true
@@ -79,21 +83,22 @@ func (s *Stream) data(t *stream.Turn, p []byte, end bool) {
 	s.list()
 }
 
-// write appends one DATA frame. The caller holds c.mu.
-func (s *Stream) write(t *stream.Turn, p []byte, end bool) {
+// begun accounts for a DATA frame of n bytes that is being appended. The caller holds c.mu.
+func (s *Stream) begun(n int, end bool) {
 	c := s.c
-	flags := uint8(0)
-	if end {
-		flags = flagEndStream
-		s.sentEnd = true
-	}
-	s.sendWin -= int64(len(p))
-	c.sendWin -= int64(len(p))
-	s.traffic.WireSent += uint64(headerSize + len(p))
+	s.sentEnd = s.sentEnd || end
+	s.sendWin -= int64(n)
+	c.sendWin -= int64(n)
+	s.traffic.WireSent += uint64(headerSize + n)
 	c.dataSent++
 	c.framed()
-	appendFrame(c.w.Begin(), frameData, flags, s.id, p)
-	c.w.End(t)
+}
+
+func endFlag(end bool) uint8 {
+	if end {
+		return flagEndStream
+	}
+	return 0
 }
 
 // list puts the stream among those that may send. The caller holds c.mu.
@@ -116,8 +121,10 @@ func (c *conn) pump(t *stream.Turn, a *after) {
 			continue
 		}
 		last := n == s.outq.Len()
-		s.write(t, s.outq.Bytes()[:n], last && s.outEnd == endData)
-		s.outq.Consume(n)
+		end := last && s.outEnd == endData
+		s.begun(n, end)
+		moveData(c.w.Begin(), endFlag(end), s.id, &s.outq, n)
+		c.w.End(t)
 		c.opt.Stats.PendingSendBytes.Add(-int64(n))
 		if s.full && s.outq.Len() <= streamLow {
 			s.full = false
@@ -207,7 +214,7 @@ func (s *Stream) EncodeTrailers(t *stream.Turn, m *header.Map) {
 	case s.outLeft > 0:
 		c.broken(t, s, &a)
 	case m.Len() == 0 || s.noBody():
-		s.data(t, nil, true)
+		s.data(t, nil, nil, true)
 		s.finished(t, &a)
 	case s.outq.Len() > 0:
 		s.trailers = maps.Get()

@@ -21,15 +21,17 @@ type Stream struct {
 	tm     *header.Map // trailers received
 
 	// Receiving.
-	inq        []*chunk // data that waits
-	inEnd      endKind  // what follows it
-	left       int64    // of the content-length; -1: not known
-	recvWin    int64    // what the peer may still send
-	owed       int64    // delivered and not returned yet
-	window     int64    // what the peer is granted at most, now
-	interim    int      // 1xx heads read
-	headed     bool     // the final head was read
-	readEnd    bool     // END_STREAM was read
+	inq        []*chunk // data that waits, from inHead on
+	inHead     int
+	queued     int64   // bytes of it
+	inEnd      endKind // what follows it
+	left       int64   // of the content-length; -1: not known
+	recvWin    int64   // what the peer may still send
+	window     int64   // what the peer is granted at most, now
+	slow       bool    // something had to wait since it was granted something
+	interim    int     // 1xx heads read
+	headed     bool    // the final head was read
+	readEnd    bool    // END_STREAM was read
 	paused     bool
 	delivering bool // somebody posts data: others queue theirs
 	pending    int  // calls of resume that are to come: the object must not be used again before them
@@ -37,7 +39,7 @@ type Stream struct {
 	told       bool // EventReset was posted, or the user has reset it
 
 	// Sending.
-	outq     buf.Buffer
+	outq     buf.Chain
 	trailers *header.Map // behind outq
 	sendWin  int64
 	outLeft  int64 // of the content-length we announced; -1: not known
@@ -73,8 +75,15 @@ const (
 // chunk is a piece of received data.
 type chunk struct {
 	block *buf.Block
+	p     []byte
+	room  int // behind p, if it is ours alone
 	held  int // bytes whose connection window is returned as they are delivered
-	n     int
+}
+
+func (k *chunk) free() {
+	k.block.Put()
+	*k = chunk{}
+	chunks.Put(k)
 }
 
 const (
@@ -99,7 +108,7 @@ func (c *conn) begin(id uint32) *Stream {
 	}
 	s.c, s.id = c, id
 	s.left, s.outLeft = -1, -1
-	s.recvWin, s.sendWin = int64(c.opt.StreamWindow), c.peerWin
+	s.recvWin, s.sendWin = c.window, c.peerWin
 	s.window = s.recvWin
 	if c.streams == nil {
 		c.streams = map[uint32]*Stream{}
@@ -130,15 +139,12 @@ func (s *Stream) giveBack() {
 }
 
 func (s *Stream) dropIn(c *conn) {
-	for i, k := range s.inq {
-		c.queued -= int64(k.n)
+	for s.waiting() {
+		k := s.pop(c)
 		c.owed += int64(k.held) // goes back with what is received next
-		k.block.Put()
-		*k = chunk{}
-		chunks.Put(k)
-		s.inq[i] = nil
+		k.free()
 	}
-	s.inq, s.inEnd = s.inq[:0], endNone
+	s.inEnd = endNone
 }
 
 func (s *Stream) dropOut(c *conn) {
