@@ -77,21 +77,28 @@ const (
 var errTooMany = errors.New("too many call-outs are on their way")
 
 // newCall enters a call-out of the context into the books; the token is not used before.
-func (v *VM) newCall(from abi.Context, kind uint32) (*callout, *stream.Info, error) {
-	out := &callout{vm: v}
+func (v *VM) newCall(from abi.Context, kind uint32, size int) (*callout, *stream.Info, error) {
+	out := &callout{vm: v, size: size}
 	var parent *stream.Info
 	if o, ok := from.(Owner); ok {
 		out.stream, parent = o.Stream(), o.Info()
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if len(v.calls) >= maxCalls {
+	if len(v.calls) >= maxCalls || v.callBytes+size > maxCallBytes {
 		return nil, nil, errTooMany
 	}
+	v.callBytes += size
 	v.token += kindMask + 1
 	out.token = v.token | kind
 	v.calls[out.token] = out
 	return out, parent, nil
+}
+
+// dropCall takes a call-out out of the books. It holds mu.
+func (v *VM) dropCall(c *callout) {
+	delete(v.calls, c.token)
+	v.callBytes -= c.size
 }
 
 // GRPCCall implements abi.GRPCCaller. The VM's owner is inside the guest.
@@ -104,7 +111,7 @@ func (v *VM) GRPCCall(c *abi.GRPCCall) (uint32, abi.Status) {
 	if c.Stream {
 		kind = streamToken
 	}
-	out, parent, err := v.newCall(c.From, kind)
+	out, parent, err := v.newCall(c.From, kind, len(c.Message))
 	if err != nil {
 		return 0, abi.InternalFailure
 	}
@@ -115,7 +122,7 @@ func (v *VM) GRPCCall(c *abi.GRPCCall) (uint32, abi.Status) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err != nil {
-		delete(v.calls, out.token)
+		v.dropCall(out)
 		return 0, abi.InternalFailure
 	}
 	out.grpc, out.cancel = g, g.Cancel
@@ -131,7 +138,7 @@ func (v *VM) grpcOf(token uint32, drop bool) (*callout, abi.Status) {
 		return nil, abi.NotFound
 	}
 	if drop {
-		delete(v.calls, token)
+		v.dropCall(c)
 		c.cancelled = true
 	}
 	return c, abi.OK
@@ -162,7 +169,7 @@ func (v *VM) GRPCClose(token uint32) abi.Status {
 	v.mu.Lock()
 	c.localClosed = true
 	if c.remoteClosed {
-		delete(v.calls, token)
+		v.dropCall(c)
 	}
 	v.mu.Unlock()
 	c.grpc.Send(v.turn, nil, true)
@@ -206,11 +213,11 @@ func (v *VM) grpcEvent(t *stream.Turn, c *callout, e GRPCEvent) {
 		case e.Status == 0:
 			e.Status = 13
 		}
-		delete(v.calls, c.token)
+		v.dropCall(c)
 	} else if e.Kind == GRPCClosed {
 		c.remoteClosed = true
 		if c.localClosed {
-			delete(v.calls, c.token)
+			v.dropCall(c)
 		}
 	}
 	v.mu.Unlock()
@@ -249,7 +256,7 @@ func (v *VM) ResolveDNS(name string) (uint32, abi.Status) {
 	if r == nil {
 		return 0, abi.InternalFailure
 	}
-	out, _, err := v.newCall(nil, httpToken)
+	out, _, err := v.newCall(nil, httpToken, len(name))
 	if err != nil {
 		return 0, abi.InternalFailure
 	}
@@ -257,7 +264,9 @@ func (v *VM) ResolveDNS(name string) (uint32, abi.Status) {
 		r.Resolve(name, func(t *stream.Turn, addrs []string, ttl time.Duration, ok bool) {
 			v.mu.Lock()
 			_, waits := v.calls[out.token]
-			delete(v.calls, out.token)
+			if waits {
+				v.dropCall(out)
+			}
 			v.mu.Unlock()
 			if !waits {
 				return

@@ -165,7 +165,7 @@ func (v *VM) recycle(t *stream.Turn) {
 	calls, queue := v.calls, v.queue
 	v.queue = nil
 	if len(calls) > 0 {
-		v.calls = map[uint32]*callout{}
+		v.calls, v.callBytes = map[uint32]*callout{}, 0
 	} else {
 		calls = nil
 	}

@@ -32,6 +32,7 @@ type Plugin struct {
 
 	owner  *Running // nil: nobody's; set before it serves
 	status atomic.Pointer[string]
+	lines  lines
 
 	running int // guests that run now; guarded by gate.mu
 
@@ -52,7 +53,7 @@ type pluginStats struct {
 	created                                         *stats.Counter
 	active                                          *stats.Gauge
 	traps, deadlines, overloads, bypassed, refusals *stats.Counter
-	recycled, discarded                             *stats.Counter
+	recycled, discarded, dropped                    *stats.Counter
 }
 
 // growAfter is how many streams must have waited before a plugin gets another VM.
@@ -72,6 +73,7 @@ func newPlugin(h *Host, c *Config, m *abi.Module, digest [sha256.Size]byte) *Plu
 			overloads: scope.Counter("vm_queue_overflow"), bypassed: scope.Counter("bypassed"),
 			refusals: scope.Counter("refused"),
 			recycled: scope.Counter("vm_recycled"), discarded: scope.Counter("vm_discarded"),
+			dropped: scope.Counter("log_lines_dropped"),
 			created: vmScope.Counter("created"), active: vmScope.Gauge("active"),
 		},
 	}
@@ -220,7 +222,7 @@ func (p *Plugin) serves(v *VM) {
 // failed is told of a VM that trapped, by its user.
 func (p *Plugin) failed(v *VM, err error) {
 	p.host.opts.Log.Error("wasm: plugin failed", "plugin", p.config.Name, "root_id", p.config.RootID,
-		"error", err, "trace", trace(err))
+		"callback", callbackOf(err), "request_id", v.requestID(), "error", err, "trace", trace(err))
 	if v.isClone { // A failure of its stream alone.
 		return
 	}

@@ -63,6 +63,14 @@ var levels = [...]slog.Level{
 
 // Log writes a plugin's line as Envoy does: "wasm log NAME ROOT_ID VM_ID: message".
 func (v *VM) Log(level abi.LogLevel, message string) {
+	ok, dropped := v.plugin.lines.take(time.Now())
+	if !ok {
+		v.plugin.stats.dropped.Inc()
+		return
+	}
+	if dropped > 0 {
+		v.plugin.host.opts.Log.Warn("wasm: lines were dropped", "plugin", v.plugin.config.Name, "lines", dropped)
+	}
 	c := v.plugin.config
 	var b strings.Builder
 	b.WriteString("wasm log")
@@ -129,6 +137,11 @@ func (v *VM) Stats() *stats.Scope { return v.plugin.custom }
 
 // QueueReady tells the guest of data in a queue, on another goroutine: the caller is inside some VM.
 func (v *VM) QueueReady(token uint32) {
+	if v.ready.Add(1) > maxReady {
+		v.ready.Add(-1)
+		v.plugin.stats.overloads.Inc()
+		return
+	}
 	task.Go("wasm queue", func() {
 		root := v
 		if v.isClone {
@@ -137,6 +150,7 @@ func (v *VM) QueueReady(token uint32) {
 			}
 		}
 		stream.Do(func(t *stream.Turn) {
+			defer v.ready.Add(-1)
 			root.Do(t, "on_queue_ready", func() error { return root.abi.QueueReady(&root.root, rootContext, token) })
 		})
 	}, v.plugin.host.panicked)
@@ -151,6 +165,7 @@ type callout struct {
 	vm     *VM
 	stream *Stream // that made it; nil for the root
 	token  uint32
+	size   int // what it holds
 
 	// Guarded by VM.mu.
 	cancel                               func(*stream.Turn)
@@ -181,9 +196,6 @@ func (v *VM) HasCluster(name string) bool {
 	return calls != nil && calls.HasCluster(name)
 }
 
-// maxCalls bounds the call-outs of one VM that are on their way; Envoy has no bound.
-const maxCalls = 65536
-
 // HTTPCall starts a call-out. The VM's owner is inside the guest.
 func (v *VM) HTTPCall(c abi.HTTPCall) (uint32, abi.Status) {
 	if !v.HasCluster(c.Cluster) {
@@ -199,7 +211,13 @@ func (v *VM) HTTPCall(c abi.HTTPCall) (uint32, abi.Status) {
 	if len(c.Trailers) > 0 {
 		r.Trailers = mapOf(c.Trailers)
 	}
-	out, parent, err := v.newCall(c.From, httpToken)
+	size := len(c.Body)
+	for _, list := range [][][2]string{c.Headers, c.Trailers} {
+		for _, p := range list {
+			size += len(p[0]) + len(p[1]) + 64
+		}
+	}
+	out, parent, err := v.newCall(c.From, httpToken, size)
 	if err != nil {
 		return 0, abi.InternalFailure
 	}
@@ -211,7 +229,7 @@ func (v *VM) HTTPCall(c abi.HTTPCall) (uint32, abi.Status) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err != nil {
-		delete(v.calls, token)
+		v.dropCall(out)
 		if errors.Is(err, ErrNoCluster) {
 			return 0, abi.BadArgument
 		}
@@ -233,7 +251,9 @@ func mapOf(pairs [][2]string) *header.Map {
 func (v *VM) answered(t *stream.Turn, token uint32, r CallResult) {
 	v.mu.Lock()
 	c, ok := v.calls[token]
-	delete(v.calls, token)
+	if ok {
+		v.dropCall(c)
+	}
 	v.mu.Unlock()
 	if !ok {
 		return // The VM has failed.
@@ -270,6 +290,28 @@ type answer struct {
 	result CallResult
 	call   *callout   // of a gRPC call-out
 	grpc   *GRPCEvent // nil: result
+}
+
+// callbackOf is the export in which a guest failed.
+func callbackOf(err error) string {
+	var trap *engine.Trap
+	if errors.As(err, &trap) {
+		return trap.Function
+	}
+	return ""
+}
+
+// requestID is that of the stream in whose callback the guest failed; empty for the root's.
+func (v *VM) requestID() string {
+	o, ok := v.abi.FailedIn.(Owner)
+	if !ok || o.Info() == nil {
+		return ""
+	}
+	i := o.Info()
+	if i.RequestID == "" && i.Request != nil {
+		return strings.Clone(i.Request.Value(header.XRequestID))
+	}
+	return strings.Clone(i.RequestID)
 }
 
 // trace is the guest's stack at a trap, for the log.

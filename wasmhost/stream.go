@@ -80,9 +80,15 @@ func (p *Plugin) NewStream(o Owner, s *Stream) Verdict {
 		p.stats.refusals.Inc()
 		return Refuse
 	}
+	v.mu.Lock()
+	if len(v.streams) >= maxStreams {
+		v.mu.Unlock()
+		p.stats.overloads.Inc()
+		p.stats.refusals.Inc()
+		return Refuse
+	}
 	p.refs.Add(1)
 	s.vm, s.owner = v, o
-	v.mu.Lock()
 	v.streams[s] = struct{}{}
 	v.bound++
 	enough := p.config.Recycling.Streams > 0 && v.bound == p.config.Recycling.Streams && !v.isClone

@@ -45,6 +45,7 @@ type VM struct {
 
 	load   atomic.Int32 // owner and queue; for Plugin.pick
 	memory atomic.Int64 // bytes, as of the last callback
+	ready  atomic.Int32 // notifications of queues that wait
 
 	mu      sync.Mutex // guards below; taken before gate.mu, after nothing
 	owned   bool
@@ -54,7 +55,9 @@ type VM struct {
 	calls   map[uint32]*callout
 	token   uint32
 	timer   *time.Timer
-	bound   uint64 // streams ever
+	// callBytes is what the call-outs hold.
+	callBytes int
+	bound     uint64 // streams ever
 	// draining: it ends with its last stream. drained: Plugin.drains counts it.
 	draining, drained bool
 }

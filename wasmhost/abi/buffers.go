@@ -74,6 +74,10 @@ func setBuffer(c call) (Status, error) {
 		return BadArgument, nil
 	}
 	start, length, size := int(c.a.U32(1)), int(c.a.U32(2)), body.Data.Len()
+	if size+len(data) > maxBody {
+		c.vm.warnOnce("set_buffer_bytes: a body has 64 MiB, which is the limit")
+		return InternalFailure, nil
+	}
 	switch {
 	case start == 0 && length == 0:
 		body.Data.Prepend(data)

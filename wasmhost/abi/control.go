@@ -21,7 +21,7 @@ func log(c call) (Status, error) {
 		return InvalidMemoryAccess, nil
 	}
 	if level >= c.vm.Host.LogLevel() {
-		c.vm.Host.Log(level, string(message))
+		c.vm.Host.Log(level, clipLine(message))
 	}
 	return OK, nil
 }
@@ -60,6 +60,10 @@ func setProperty(c call) (Status, error) {
 	}
 	if c.vm.effective == nil {
 		return NotFound, nil
+	}
+	if len(path) > maxName || len(value) > maxValue {
+		c.vm.warnOnce("set_property: the path or the value is too long")
+		return InternalFailure, nil
 	}
 	return c.vm.effective.SetProperty(path, value, c.vm.declared[path]), nil
 }

@@ -14,6 +14,7 @@ const maxExpressions = 1024
 type expressions struct {
 	programs map[uint32]*cel.Program
 	next     uint32
+	bytes    int // of source, ever
 }
 
 func exprCreate(c call, argument []byte) ([]byte, Status) {
@@ -21,6 +22,10 @@ func exprCreate(c call, argument []byte) ([]byte, Status) {
 	x := &c.vm.expressions
 	if len(x.programs) >= maxExpressions {
 		c.vm.warnOnce("expr_create: the plugin has 1024 expressions, which is the limit")
+		return nil, InternalFailure
+	}
+	if x.bytes+len(argument) > maxExpressionBytes {
+		c.vm.warnOnce("expr_create: the plugin's expressions have 1 MiB, which is the limit")
 		return nil, InternalFailure
 	}
 	p, err := cel.Compile(strings.Clone(string(argument)))
@@ -34,6 +39,7 @@ func exprCreate(c call, argument []byte) ([]byte, Status) {
 	token := x.next
 	x.next++
 	x.programs[token] = p
+	x.bytes += len(argument)
 	return binary.LittleEndian.AppendUint32(nil, token), OK
 }
 

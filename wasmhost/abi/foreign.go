@@ -129,7 +129,7 @@ func foreignDeclare(c call, argument []byte) ([]byte, Status) {
 	})
 	_, again := c.vm.declared[name]
 	switch {
-	case err != nil || again || len(c.vm.declared) >= maxDeclared:
+	case err != nil || again || len(c.vm.declared) >= maxDeclared || len(name) > maxName:
 		return nil, BadArgument
 	case span == connectionSpan:
 		c.vm.warnOnce("declare_property: the life span of a connection is not supported")

@@ -113,6 +113,9 @@ func (c call) edit(change func(m *header.Map, name, value string)) (Status, erro
 	if m == nil {
 		return BadArgument, nil
 	}
+	if !c.fits(m, name, value) {
+		return InternalFailure, nil
+	}
 	change(m, name, value)
 	c.vm.effective.HeadersChanged(t)
 	return OK, nil

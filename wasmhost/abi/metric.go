@@ -24,6 +24,10 @@ func defineMetric(c call) (Status, error) {
 	if !ok {
 		return InvalidMemoryAccess, nil
 	}
+	if len(name) > maxName {
+		c.vm.warnOnce("define_metric: the name is too long")
+		return InternalFailure, nil
+	}
 	m, scope := &c.vm.metrics, c.vm.Host.Stats()
 	if len(m.counters)+len(m.gauges)+len(m.histograms) >= maxMetrics {
 		c.vm.warnOnce("define_metric: the plugin has defined 4096 metrics, which is the limit")

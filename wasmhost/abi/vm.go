@@ -102,6 +102,9 @@ type VM struct {
 	// on_configure runs.
 	VMConfig, PluginConfig []byte
 
+	// FailedIn is the context in whose callback a call failed first.
+	FailedIn Context
+
 	current   Context // whose callback runs
 	effective Context // current, unless the guest switched
 	call      CallResponse
@@ -151,7 +154,7 @@ func (v *VM) Output(stderr bool, text string) {
 		level = LogError
 	}
 	if level >= v.Host.LogLevel() {
-		v.Host.Log(level, text)
+		v.Host.Log(level, clipLine([]byte(text)))
 	}
 }
 
@@ -171,12 +174,16 @@ func (v *VM) run(cb callback, c Context, args ...uint64) (uint64, error) {
 	w := v.entering(cb, args)
 	r, err := v.in.Call(int(cb), args...)
 	v.left(w, cb, r, err)
+	if err != nil {
+		v.FailedIn = c
+	}
 	v.current, v.effective = oldCurrent, oldEffective
 	return r, err
 }
 
 // warnOnce logs a line the first time that this VM has cause to.
 func (v *VM) warnOnce(message string) {
+	message = clip(message)
 	if v.warned[message] {
 		return
 	}
