@@ -13,12 +13,14 @@ import (
 	"sidecar/listener/filters/http/grpchttp1bridge"
 	"sidecar/listener/filters/http/grpcstats"
 	"sidecar/listener/filters/http/grpcweb"
+	"sidecar/listener/filters/http/rbac"
 	"sidecar/listener/filters/http/router"
 	"sidecar/listener/filters/listener/httpinspector"
 	"sidecar/listener/filters/listener/originaldst"
 	"sidecar/listener/filters/listener/proxyprotocol"
 	"sidecar/listener/filters/listener/tlsinspector"
 	"sidecar/listener/filters/network/mongoproxy"
+	networkrbac "sidecar/listener/filters/network/rbac"
 	wasm "sidecar/wasmhost/plugin/http"
 	wasmnetwork "sidecar/wasmhost/plugin/network"
 )
@@ -37,6 +39,7 @@ func (s *Server) httpFilters() *filter.Table {
 		compressor.Entry(compressor.Env{Runtime: s.runtimeSwitch}),
 		cors.Entry(cors.Env{Random: fastRandom, Runtime: s.runtimeFraction}),
 		fault.Entry(fault.Env{Random: fastRandom, Runtime: s.runtimeFraction, RuntimeNumber: s.runtimeNumber}))
+	entries = append(entries, rbac.Entry())
 	entries = append(entries, s.istioHTTP()...)
 	return filter.NewTable(append(entries, wasm.Entries(s.wasm)...)...)
 }
@@ -44,7 +47,7 @@ func (s *Server) httpFilters() *filter.Table {
 // networkFilters is the table of network filters, by configuration type.
 func (s *Server) networkFilters() map[string]*filter.NetworkEntry {
 	list := append(wasmnetwork.Entries(s.wasm), s.istioNetwork()...)
-	return byType(append(list, mongoproxy.Entry(),
+	return byType(append(list, mongoproxy.Entry(), networkrbac.Entry(),
 		&filter.NetworkEntry{
 			Name: "envoy.filters.network.http_connection_manager", Config: &hcmv3.HttpConnectionManager{},
 			Compile: s.compileHCM,

@@ -59,8 +59,26 @@ func compileExpression(p *config.Path, text string, errs *config.Errors) express
 			return expression{set: true, path: "node.metadata", arg: keys}
 		}
 	}
+	if isPath(t) {
+		return expression{set: true, text: unknown} // of nothing that there is
+	}
 	errs.Addf(p, "the expression %q is not supported", text)
 	return expression{}
+}
+
+// isPath tells whether a text is made of identifiers and dots.
+func isPath(s string) bool {
+	for part := range strings.SplitSeq(s, ".") {
+		if part == "" || part[0] >= '0' && part[0] <= '9' {
+			return false
+		}
+		for _, c := range part {
+			if c != '_' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // metadataKeys turns ['A']['b'] or .A.b into keys divided by zero bytes.
