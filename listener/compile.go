@@ -9,8 +9,10 @@ import (
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"sidecar/api/filter"
 	"sidecar/api/stats"
@@ -52,7 +54,7 @@ var (
 			"metadata": "only read by filters that are refused here",
 		},
 	}
-	filterFields         = config.Fields[*listenerv3.Filter]{Used: "name typed_config", Refused: "config_discovery"}
+	filterFields         = config.Fields[*listenerv3.Filter]{Used: "name typed_config config_discovery"}
 	listenerFilterFields = config.Fields[*listenerv3.ListenerFilter]{
 		Used: "name typed_config filter_disabled", Refused: "config_discovery",
 	}
@@ -73,6 +75,8 @@ type Env struct {
 	Scope      *stats.Scope
 	Log        *slog.Logger
 	AccessLogs func(p *config.Path, logs []*accesslogv3.AccessLog, errs *config.Errors) []AccessLog
+	// DynamicFilter makes the factory of a network filter whose configuration comes over ECDS.
+	DynamicFilter func(name string, cs *corev3.ExtensionConfigSource, c filter.NetworkContext) (any, error)
 	// Runtime reads a number of the runtime; nil: there is none.
 	Runtime func(key string) (uint64, bool)
 }
@@ -366,23 +370,47 @@ func (ch *Chain) add(p *config.Path, name string, made any, last bool, errs *con
 }
 
 func (c *Config) compileNetwork(p *config.Path, f *listenerv3.Filter, env *Env, errs *config.Errors) any {
-	p = p.Field("typed_config")
-	name := string(config.TypeName(f.GetTypedConfig()))
-	e := env.Network[name]
-	if e == nil {
-		errs.Addf(p, "network filter %q (%s) is not supported", f.GetName(), name)
-		return nil
-	}
-	opened, ok := config.OpenAs[proto.Message](p, f.GetTypedConfig(), errs)
-	if !ok {
-		return nil
-	}
-	made, err := e.Compile(opened, filter.NetworkContext{
+	nc := filter.NetworkContext{
 		Path: p.String(), Name: f.GetName(), Scope: env.Scope,
 		ListenerScope: c.scope, Log: env.Log,
 		BufferLimit: c.bufferLimit, Direction: c.Direction, ListenerName: c.Name,
-	})
+	}
+	if cs := f.GetConfigDiscovery(); cs != nil {
+		p = p.Field("config_discovery")
+		if env.DynamicFilter == nil {
+			errs.Add(p, "is not supported here")
+			return nil
+		}
+		made, err := env.DynamicFilter(f.GetName(), cs, nc)
+		errs.Wrap(p, err)
+		if err != nil {
+			return nil
+		}
+		return made
+	}
+	return CompileNetwork(p.Field("typed_config"), f.GetName(), f.GetTypedConfig(), env.Network, nc, errs)
+}
+
+// CompileNetwork compiles the configuration of a network filter of the table; nil after an error.
+func CompileNetwork(p *config.Path, name string, a *anypb.Any, table map[string]*filter.NetworkEntry,
+	nc filter.NetworkContext, errs *config.Errors,
+) any {
+	typ := string(config.TypeName(a))
+	e := table[typ]
+	if e == nil {
+		errs.Addf(p, "network filter %q (%s) is not supported", name, typ)
+		return nil
+	}
+	opened, ok := config.OpenAs[proto.Message](p, a, errs)
+	if !ok {
+		return nil
+	}
+	nc.Path = p.String()
+	made, err := e.Compile(opened, nc)
 	errs.Wrap(p, err)
+	if err != nil {
+		return nil
+	}
 	return made
 }
 

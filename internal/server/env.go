@@ -49,7 +49,7 @@ func (s *Server) listenerEnv() *listener.Env {
 		Log:        s.opts.Logs.Component("conn_handler"),
 		AccessLogs: accessLogs(s, func(l *accesslog.Logger) listener.AccessLog { return l }),
 		Runtime:    s.runtimeNumber,
-		Transports: s.transports(),
+		Transports: s.transports(), DynamicFilter: s.extensions.useNetwork,
 	}
 }
 

@@ -21,15 +21,15 @@ import (
 // extension is one subscribed filter. It implements source.Watcher.
 type extension struct {
 	// Set by subscribe, never changed.
-	s       *Server
-	name    string
-	types   []string
-	context filter.Context
-	scope   *stats.Scope
-	stats   *extensionStats
-	sub     source.Subscription
-	slot    *live.Slot[filter.Factory]
-	ready   chan struct{} // closed when the first version is in force, or is not waited for any more
+	s     *Server
+	name  string
+	types []string
+	build compileExtension
+	scope *stats.Scope
+	stats *extensionStats
+	sub   source.Subscription
+	slot  *live.Slot[any]
+	ready chan struct{} // closed when the first version is in force, or is not waited for any more
 
 	once    sync.Once
 	updated atomic.Int64 // when the version in force came, unix nanoseconds
@@ -45,12 +45,12 @@ type extensionStats struct {
 // subscribe makes the extension of the use.
 func (u *extensionUse) subscribe() *extension {
 	s := u.list.s
-	scope := s.scope.Sub("extension_config_discovery.http_filter." + u.name)
+	scope := s.scope.Sub("extension_config_discovery." + u.kind + "." + u.name)
 	e := &extension{
-		s: s, name: u.name, types: u.types, context: u.c, ready: make(chan struct{}),
+		s: s, name: u.name, types: u.types, build: u.compile, ready: make(chan struct{}),
 		scope: scope, stats: stats.Bind[extensionStats](scope),
 	}
-	e.slot = live.NewSlot(live.Hooks[filter.Factory]{Warm: e.warmExtension, Swapped: e.swapped, Retire: retireFactory})
+	e.slot = live.NewSlot(live.Hooks[any]{Warm: e.warmExtension, Swapped: e.swapped, Retire: retireFactory})
 	e.sub = s.xds.Subscribe(source.Spec{
 		TypeURL: source.ExtensionType, Names: []string{u.name}, Source: u.source, Watcher: e,
 		Stats: stats.Bind[source.Stats](scope), ControlPlane: u.source.ControlPlane(scope),
@@ -74,7 +74,7 @@ func (e *extension) Apply(u *source.Update) {
 			d.Done(fmt.Errorf("is a %s", d.TypeURL))
 			continue
 		}
-		compile := func() (filter.Factory, error) {
+		compile := func() (any, error) {
 			f, err := e.compile(msg)
 			if err == nil && fetches(f) {
 				d.Done(nil) // What comes of it is up to another server: see warmExtension.
@@ -103,7 +103,7 @@ func (e *extension) ended(o live.Outcome) {
 	e.markReady()
 }
 
-func (e *extension) compile(msg *corev3.TypedExtensionConfig) (filter.Factory, error) {
+func (e *extension) compile(msg *corev3.TypedExtensionConfig) (any, error) {
 	var errs config.Errors
 	p := config.Field("typed_config")
 	url := msg.GetTypedConfig().GetTypeUrl()
@@ -112,27 +112,26 @@ func (e *extension) compile(msg *corev3.TypedExtensionConfig) (filter.Factory, e
 		errs.Addf(p, "Error: filter config has type URL %s but expect %s.", url, strings.Join(e.types, ", "))
 		return nil, errs.Err()
 	}
-	made := e.s.compileFilter(p, msg.GetTypedConfig(), e.context, &errs)
-	f, ok := made.(filter.Factory)
-	if errs.Err() == nil && !ok {
+	made := e.build(p, msg.GetTypedConfig(), &errs)
+	if errs.Err() == nil && made == nil {
 		errs.Addf(p, "%s is no filter that ECDS can bring", url)
 	}
-	return f, errs.Err()
+	return made, errs.Err()
 }
 
-func warmFactory(ctx context.Context, f filter.Factory) error {
+func warmFactory(ctx context.Context, f any) error {
 	if w, ok := f.(filter.Warmer); ok {
 		return w.Warm(ctx)
 	}
 	return nil
 }
 
-func (e *extension) swapped(_, _ *live.Version[filter.Factory]) {
+func (e *extension) swapped(_, _ *live.Version[any]) {
 	e.updated.Store(time.Now().UnixNano())
 	e.stats.Reload.Inc()
 }
 
-func retireFactory(f filter.Factory) {
+func retireFactory(f any) {
 	if r, ok := f.(filter.Retirer); ok {
 		r.Retire()
 	}

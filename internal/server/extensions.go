@@ -14,54 +14,94 @@ import (
 	"sidecar/api/stream"
 	"sidecar/internal/config"
 	"sidecar/internal/config/source"
+	"sidecar/listener"
 	"sidecar/listener/hcm"
 )
 
-// extensions holds the HTTP filters that ECDS brings, one for each name, source and place.
+// extensions holds the HTTP and network filters that ECDS brings, one for each name, source and place.
 type extensions struct {
 	s *Server
 	shared[*extension]
 }
 
-// extensionUse is a connection manager's use of an extension: the factory that it keeps. A stream
-// gets its filter from the version that is in force when it begins, and keeps that to its end.
+// compileExtension compiles the configuration of a filter, of which it makes a factory.
+type compileExtension func(p *config.Path, a *anypb.Any, errs *config.Errors) any
+
+// extensionUse is a filter chain's use of an extension: the factory that it keeps. A stream or
+// connection gets its filter from the version that is in force when it begins, and keeps that to its
+// end.
 type extensionUse struct {
 	list   *extensions
 	key    string
 	source *source.ConfigSource
 	types  []string
 	noWait bool // apply_default_config_without_warming
-	c      filter.Context
 	name   string
-	first  filter.Factory // default_config, until the first version comes
+	// kind is part of the names of its stats.
+	kind    string
+	compile compileExtension
+	first   any // default_config, until the first version comes
 
 	once   sync.Once
 	retire sync.Once
 	loaded atomic.Pointer[extension]
 }
 
+// httpUse is that of a connection manager.
+type httpUse struct{ *extensionUse }
+
+// networkUse is that of a filter chain.
+type networkUse struct{ *extensionUse }
+
 func (x *extensions) use(name string, cs *corev3.ExtensionConfigSource, c filter.Context) (any, error) {
+	u := &extensionUse{list: x, name: name, kind: "http_filter"}
+	u.compile = func(p *config.Path, a *anypb.Any, errs *config.Errors) any {
+		made := x.s.compileFilter(p, a, c, errs)
+		if f, ok := made.(filter.Factory); ok {
+			return f
+		}
+		return nil
+	}
+	if err := u.configure(cs, c.StatPrefix); err != nil {
+		return nil, err
+	}
+	return httpUse{u}, nil
+}
+
+// useNetwork is use for a network filter.
+func (x *extensions) useNetwork(name string, cs *corev3.ExtensionConfigSource, c filter.NetworkContext) (any, error) {
+	u := &extensionUse{list: x, name: name, kind: "network_filter"}
+	table := x.s.networkFilters()
+	u.compile = func(p *config.Path, a *anypb.Any, errs *config.Errors) any {
+		made := listener.CompileNetwork(p, name, a, table, c, errs)
+		if f, ok := made.(filter.NetworkFactory); ok {
+			return f
+		}
+		return nil
+	}
+	if err := u.configure(cs, c.ListenerName); err != nil {
+		return nil, err
+	}
+	return networkUse{u}, nil
+}
+
+// configure reads where the extension comes from. Uses of one place share it.
+func (u *extensionUse) configure(cs *corev3.ExtensionConfigSource, place string) error {
 	var errs config.Errors
 	extensionFields.Check(nil, cs, &errs)
 	src, err := source.Compile(cs.GetConfigSource(), "config_source")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(cs.GetTypeUrls()) == 0 {
 		errs.Add(config.Field("type_urls"), "must not be empty")
 	}
-	u := &extensionUse{
-		list: x, source: src, types: cs.GetTypeUrls(), c: c, name: name,
-		noWait: cs.GetApplyDefaultConfigWithoutWarming(),
-	}
-	u.key = strings.Join([]string{src.Key, name, c.StatPrefix, strings.Join(cs.GetTypeUrls(), ",")}, "\x00")
+	u.source, u.types, u.noWait = src, cs.GetTypeUrls(), cs.GetApplyDefaultConfigWithoutWarming()
+	u.key = strings.Join([]string{u.kind, src.Key, u.name, place, strings.Join(u.types, ",")}, "\x00")
 	if d := cs.GetDefaultConfig(); d != nil {
-		made := x.s.compileFilter(config.Field("default_config"), d, c, &errs)
-		if f, ok := made.(filter.Factory); ok {
-			u.first = f
-		}
+		u.first = u.compile(config.Field("default_config"), d, &errs)
 	}
-	return u, errs.Err()
+	return errs.Err()
 }
 
 //nolint:gochecknoglobals // immutable table
@@ -70,21 +110,51 @@ var extensionFields = config.Fields[*corev3.ExtensionConfigSource]{
 }
 
 // NewFilter implements filter.Factory.
-func (u *extensionUse) NewFilter(s filter.Stream) any {
+func (u httpUse) NewFilter(s filter.Stream) any {
 	if e := u.loaded.Load(); e != nil {
 		for v := e.slot.Load(); v != nil; v = e.slot.Load() {
-			f := v.Value.NewFilter(s)
+			made, ok := v.Value.(filter.Factory)
+			if !ok {
+				break
+			}
+			f := made.NewFilter(s)
 			if r, ok := f.(filter.Retired); !ok || !r.Retired() || e.slot.Load() == v {
 				return f
 			}
 			// Swapped after the load: the version that came after it is there already.
 		}
 	}
-	if u.first != nil {
-		return u.first.NewFilter(s)
+	if f, ok := u.first.(filter.Factory); ok {
+		return f.NewFilter(s)
 	}
 	return missing{s}
 }
+
+// NewNetworkFilter implements filter.NetworkFactory.
+func (u networkUse) NewNetworkFilter(c *filter.Connection) any {
+	if e := u.loaded.Load(); e != nil {
+		for v := e.slot.Load(); v != nil; v = e.slot.Load() {
+			made, ok := v.Value.(filter.NetworkFactory)
+			if !ok {
+				break
+			}
+			f := made.NewNetworkFilter(c)
+			if r, ok := f.(filter.Retired); !ok || !r.Retired() || e.slot.Load() == v {
+				return f
+			}
+		}
+	}
+	if f, ok := u.first.(filter.NetworkFactory); ok {
+		return f.NewNetworkFilter(c)
+	}
+	return missingNetwork{}
+}
+
+// missingNetwork closes a connection that needs a filter whose configuration has not come.
+type missingNetwork struct{}
+
+// OnNewConnection implements filter.NewConnection.
+func (missingNetwork) OnNewConnection(*stream.Turn) bool { return false }
 
 // Warm starts the default configuration.
 func (u *extensionUse) Warm(ctx context.Context) error {

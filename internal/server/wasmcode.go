@@ -4,8 +4,6 @@ import (
 	"context"
 	"os"
 	"strings"
-
-	"sidecar/api/filter"
 )
 
 // wasmCacheDir is where the process keeps modules; checking a configuration keeps nothing.
@@ -39,7 +37,7 @@ type fetching interface {
 
 // fetches tells that a factory's start depends on others than the management server, so that its push
 // is not to wait for it.
-func fetches(f filter.Factory) bool {
+func fetches(f any) bool {
 	w, ok := f.(fetching)
 	return ok && w.Fetches()
 }
@@ -47,7 +45,7 @@ func fetches(f filter.Factory) bool {
 // warmExtension readies a version that ECDS has brought. While its code is fetched, for however long, the
 // version before it serves; the first one is in force after the first attempt, as Envoy's is, and means
 // what the plugin's failure policy says.
-func (e *extension) warmExtension(ctx context.Context, f filter.Factory) error {
+func (e *extension) warmExtension(ctx context.Context, f any) error {
 	if err := warmFactory(ctx, f); err != nil {
 		return err
 	}
