@@ -59,7 +59,7 @@ func (s *Server) compileTCP(m proto.Message, c filter.NetworkContext) (any, erro
 		return nil, fmt.Errorf("configuration is a %T", m)
 	}
 	return compiled(tcpproxy.Compile(msg, c, tcpproxy.Env{
-		Clusters: s.clusters, Random: fastRandom,
+		Clusters: s.clusters, Random: fastRandom, Format: s.formats,
 		AccessLogs: accessLogs(s, func(l *accesslog.Logger) tcpproxy.AccessLog { return l }),
 	}))
 }

@@ -16,6 +16,7 @@ import (
 	"sidecar/api/stream"
 	"sidecar/cluster"
 	"sidecar/internal/config"
+	"sidecar/internal/format"
 )
 
 //nolint:gochecknoglobals // immutable tables
@@ -23,11 +24,10 @@ var (
 	fields = config.Fields[*tcpv3.TcpProxy]{
 		Used: "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts " +
 			"max_downstream_connection_duration access_log_options access_log_flush_interval " +
-			"flush_access_log_on_connected",
+			"flush_access_log_on_connected tunneling_config max_downstream_connection_duration_jitter_percentage",
 		OffOnly: "check_drain_close",
 		Refused: "on_demand metadata_match downstream_idle_timeout upstream_idle_timeout backoff_options " +
-			"tunneling_config proxy_protocol_tlvs proxy_protocol_tlv_merge_policy upstream_connect_mode " +
-			"max_early_data_bytes max_downstream_connection_duration_jitter_percentage",
+			"proxy_protocol_tlvs proxy_protocol_tlv_merge_policy upstream_connect_mode max_early_data_bytes",
 		NoOp: map[string]string{
 			"hash_policy": "only read by ring hash and Maglev, which are refused",
 		},
@@ -53,6 +53,8 @@ type Config struct {
 	total       uint64
 	idleTimeout time.Duration
 	maxDuration time.Duration
+	jitter      float64 // of maxDuration, in percent
+	tunnel      *tunneling
 	maxAttempts int
 	// When to log besides the end.
 	logOnStart, logOnConnected bool
@@ -102,6 +104,7 @@ type Stats struct {
 type Env struct {
 	Clusters   Clusters
 	Random     func() uint64
+	Format     format.Options
 	AccessLogs func(p *config.Path, logs []*accesslogv3.AccessLog, errs *config.Errors) []AccessLog
 }
 
@@ -120,7 +123,10 @@ func Compile(m *tcpv3.TcpProxy, nc filter.NetworkContext, env Env) (*Config, err
 		idleTimeout: config.Duration(config.Field("idle_timeout"), m.GetIdleTimeout(), defaultIdleTimeout, &errs),
 		maxDuration: config.Duration(config.Field("max_downstream_connection_duration"),
 			m.GetMaxDownstreamConnectionDuration(), 0, &errs),
+		jitter: config.Percent(config.Field("max_downstream_connection_duration_jitter_percentage"),
+			m.GetMaxDownstreamConnectionDurationJitterPercentage(), 0, &errs),
 		maxAttempts: int(config.Value(m.GetMaxConnectAttempts(), 1)),
+		tunnel:      compileTunneling(m.GetTunnelingConfig(), &env, &errs),
 	}
 	switch {
 	case m.GetWeightedClusters() != nil:
@@ -165,6 +171,15 @@ func (c *Config) compileLogOptions(m *tcpv3.TcpProxy, errs *config.Errors) {
 	if o != nil {
 		c.logInterval = config.Duration(p.Field("access_log_flush_interval"), o.GetAccessLogFlushInterval(), 0, errs)
 	}
+}
+
+// duration is how long a connection may last: up to the jitter longer than configured; 0 for ever.
+func (c *Config) duration() time.Duration {
+	d := c.maxDuration
+	if more := uint64(float64(d) * c.jitter / 100); more > 0 {
+		d += time.Duration(c.random() % more)
+	}
+	return d
 }
 
 // pick chooses a cluster by weight.

@@ -16,14 +16,15 @@ func TestFields(t *testing.T) {
 	t.Parallel()
 	configtest.Covers(t, configtest.Elsewhere{
 		"envoy.config.accesslog.v3.AccessLog", // listener/accesslog
-	}, fields, weightedFields, weightFields, logFields)
+		"envoy.config.core.v3.HeaderValueOption", // internal/mutate
+	}, tunnelFields, fields, weightedFields, weightFields, logFields)
 }
 
 func TestCompile_Errors(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ in, want string }{
 		"no cluster":      {`{"stat_prefix":"p"}`, "one of cluster and weighted_clusters is required"},
-		"tunneling":       {`{"stat_prefix":"p","cluster":"c","tunneling_config":{"hostname":"h"}}`, "tunneling_config"},
+		"tunneling":       {`{"stat_prefix":"p","cluster":"c","tunneling_config":{"hostname":"h","post_path":"/x"}}`, "tunneling_config.post_path"},
 		"metadata match":  {`{"stat_prefix":"p","weighted_clusters":{"clusters":[{"name":"a","weight":1,"metadata_match":{}}]}}`, "weighted_clusters.clusters[0].metadata_match"},
 		"both log fields": {`{"stat_prefix":"p","cluster":"c","flush_access_log_on_connected":true,"access_log_options":{}}`, "Only one of"},
 	} {

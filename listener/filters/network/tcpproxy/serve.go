@@ -13,7 +13,7 @@ import (
 // Serve implements filter.NetworkTerminal. A TCP proxy does not look at the drainer, as in Envoy: its
 // connections end when the drain time is over.
 func (c *Config) Serve(t *stream.Turn, down *wire.Conn, info *stream.ConnInfo, _ filter.Drainer) {
-	s := &session{cfg: c, down: down, info: info.Record, ready: make(chan stream.Event, 1)}
+	s := &session{cfg: c, maxDuration: c.duration(), down: down, info: info.Record, ready: make(chan stream.Event, 1)}
 	if s.info == nil {
 		s.info = &s.own
 	}
@@ -32,13 +32,20 @@ func (c *Config) Serve(t *stream.Turn, down *wire.Conn, info *stream.ConnInfo, _
 		if c.logOnConnected {
 			s.log(s.info, stream.LogTCPUpstreamConnected)
 		}
-		s.run(t)
+		if u := s.tunnel.Load(); u != nil {
+			s.runTunnel(t, u)
+		} else {
+			s.run(t)
+		}
 	}
 	s.finish()
 }
 
 // Receive takes the pool's answer and wakes the goroutine of Serve, which watches the client.
-func (s *session) Receive(_ *stream.Turn, e *stream.Event) {
+func (s *session) Receive(_ *stream.Turn, e *stream.Event) { s.answer(e) }
+
+// answer is what Receive does.
+func (s *session) answer(e *stream.Event) {
 	select {
 	case s.ready <- *e:
 		_ = s.down.SetReadDeadline(time.Unix(1, 0))
@@ -61,7 +68,11 @@ func (s *session) connect(t *stream.Turn) bool {
 	s.info.Upstream.Cluster = cl.Config().ObservabilityName()
 	s.info.ClusterMetadata = cl.Config().Metadata
 	for try := 1; ; try++ {
-		f, gone := s.attempt(t, cl, uint32(try))
+		attempt := s.attempt
+		if c.tunnel != nil {
+			attempt = s.openTunnel
+		}
+		f, gone := attempt(t, cl, uint32(try))
 		if gone {
 			return false
 		}

@@ -29,6 +29,10 @@ type session struct {
 	up    *pool.TCP
 	ready chan stream.Event
 
+	// maxDuration is the configured one with its jitter.
+	maxDuration time.Duration
+	tunnel      atomic.Pointer[tunnel] // nil: a raw connection
+
 	mon       stream.Monitor
 	active    atomic.Int64 // unix nanoseconds of the last byte either way
 	moved     [2]atomic.Uint64
@@ -193,4 +197,7 @@ func (s *session) shut() {
 	}
 	signal(s.room[toUpstream])
 	signal(s.room[toDownstream])
+	if u := s.tunnel.Load(); u != nil {
+		u.finish()
+	}
 }

@@ -49,7 +49,7 @@ func (x *timer) stop() {
 // watch ends the session when nothing was moved for the idle timeout, or when it has lasted too long.
 // The function it returns stops it.
 func (s *session) watch() (stop func()) {
-	idle, most := s.cfg.idleTimeout, s.cfg.maxDuration
+	idle, most := s.cfg.idleTimeout, s.maxDuration
 	if idle == 0 && most == 0 {
 		return func() {}
 	}
