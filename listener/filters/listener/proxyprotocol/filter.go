@@ -2,11 +2,11 @@
 // PROXY protocol header (version 1 or 2) off the front of a connection and restores the addresses
 // that it names.
 //
-// Limitations: TLVs go to dynamic metadata only; they are not kept for an upstream PROXY protocol
-// transport, nor put into filter state.
+// Limitations: TLVs go to dynamic metadata and to upstream PROXY headers only, not to the filter state.
 package proxyprotocol
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -24,10 +24,10 @@ import (
 //nolint:gochecknoglobals // immutable tables
 var (
 	fields = config.Fields[*proxyprotocolv3.ProxyProtocol]{
-		Used:    "rules allow_requests_without_proxy_protocol disallowed_versions stat_prefix",
+		Used:    "rules allow_requests_without_proxy_protocol disallowed_versions stat_prefix pass_through_tlvs",
 		OffOnly: "tlv_location",
-		Refused: "pass_through_tlvs",
 	}
+	passFields = config.Fields[*corev3.ProxyProtocolPassThroughTLVs]{Used: "match_type tlv_type"}
 	ruleFields = config.Fields[*proxyprotocolv3.ProxyProtocol_Rule]{Used: "tlv_type on_tlv_present"}
 	pairFields = config.Fields[*proxyprotocolv3.ProxyProtocol_KeyValuePair]{
 		Used: "metadata_namespace key", OffOnly: "value_string_encoding",
@@ -59,6 +59,9 @@ type Filter struct {
 	rules      map[byte]rule
 	optional   bool
 	noV1, noV2 bool
+	// passAll and pass say which TLVs are kept for an upstream PROXY header.
+	passAll bool
+	pass    map[byte]bool
 }
 
 type rule struct{ namespace, key string }
@@ -89,6 +92,7 @@ func Compile(m proto.Message, c filter.ListenerContext) (filter.ListenerFilter, 
 		}
 		f.rules[byte(r.GetTlvType())] = to
 	}
+	f.compilePass(config.Field("pass_through_tlvs"), x.GetPassThroughTlvs(), &errs)
 	for i, v := range x.GetDisallowedVersions() {
 		switch v {
 		case corev3.ProxyProtocolConfig_V1:
@@ -105,6 +109,18 @@ func Compile(m proto.Message, c filter.ListenerContext) (filter.ListenerFilter, 
 	f.stats = stats.Bind[Stats](c.Scope.Sub(name))
 	f.errors = c.Scope.Counter("downstream_cx_proxy_proto_error")
 	return f, nil
+}
+
+func (f *Filter) compilePass(p *config.Path, m *corev3.ProxyProtocolPassThroughTLVs, errs *config.Errors) {
+	if m == nil {
+		return
+	}
+	passFields.Check(p, m, errs)
+	f.passAll = m.GetMatchType() == corev3.ProxyProtocolPassThroughTLVs_INCLUDE_ALL
+	f.pass = map[byte]bool{}
+	for _, kind := range m.GetTlvType() {
+		f.pass[byte(kind)] = true // less than 256, by the validation
+	}
 }
 
 // Entry is the filter for the table of the binary.
@@ -178,10 +194,13 @@ func (f *Filter) restore(h *header, info *stream.ConnInfo) {
 	if local := stream.IPAddr(h.dst); local != info.Local {
 		info.Local, info.LocalRestored = local, true
 	}
-	if len(f.rules) == 0 {
+	if len(f.rules) == 0 && f.pass == nil {
 		return
 	}
 	_ = eachTLV(h.tlvs, func(kind byte, value []byte) { // it was walked before
+		if f.passAll || f.pass[kind] {
+			info.ProxyTLVs = append(info.ProxyTLVs, stream.ProxyTLV{Type: kind, Value: bytes.Clone(value)})
+		}
 		to, ok := f.rules[kind]
 		if !ok {
 			return

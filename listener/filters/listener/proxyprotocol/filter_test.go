@@ -175,9 +175,8 @@ func TestInspect_Optional(t *testing.T) {
 func TestCompile(t *testing.T) {
 	t.Parallel()
 	for name, m := range map[string]*proxyprotocolv3.ProxyProtocol{
-		"pass_through_tlvs": {PassThroughTlvs: &corev3.ProxyProtocolPassThroughTLVs{}},
-		"tlv_location":      {TlvLocation: proxyprotocolv3.ProxyProtocol_FILTER_STATE},
-		"tlv_type":          {Rules: []*proxyprotocolv3.ProxyProtocol_Rule{{TlvType: 256}}},
+		"tlv_location": {TlvLocation: proxyprotocolv3.ProxyProtocol_FILTER_STATE},
+		"tlv_type":     {Rules: []*proxyprotocolv3.ProxyProtocol_Rule{{TlvType: 256}}},
 	} {
 		if _, err := Compile(m, filter.ListenerContext{Scope: stats.New().Root()}); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: error %v", name, err)
@@ -198,7 +197,7 @@ func TestCompile(t *testing.T) {
 
 func TestFields(t *testing.T) {
 	t.Parallel()
-	configtest.Covers(t, nil, fields, ruleFields, pairFields)
+	configtest.Covers(t, nil, passFields, fields, ruleFields, pairFields)
 }
 
 func FuzzInspect(f *testing.F) {
