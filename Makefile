@@ -100,6 +100,10 @@ gen: $(GENGO) $(PROTOC_PY) ## generate Go from our .proto files, and docs/fields
 plugins: ## build the Wasm plugins that tests and the example run
 	testdata/plugins/build.sh
 
+.PHONY: plugins-check
+plugins-check: plugins ## build the Wasm plugins again: they must come out as they are committed
+	git diff --stat --exit-code -- testdata/plugins
+
 .PHONY: mutate
 mutate: ## break each guard that matters; a test must fail for each
 	go run .ci/mutate.go .ci/mutations

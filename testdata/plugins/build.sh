@@ -22,4 +22,6 @@ for p in */Cargo.toml; do
   p=${p%/Cargo.toml}
   cp "$CARGO_TARGET_DIR/wasm32-wasip1/release/$p.wasm" "$p/$p.wasm"
 done
+cp "$CARGO_TARGET_DIR/wasm32-wasip1/release/sdk_rust.wasm" sdk/rust/rust.wasm
 ls -l */*.wasm
+sdk/build.sh

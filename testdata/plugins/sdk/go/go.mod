@@ -1,0 +1,3 @@
+module sdk_go
+
+go 1.24
