@@ -62,6 +62,7 @@ func Compile(m *hcmv3.HttpConnectionManager, env *Env) (*Config, error) {
 	c.compileAddresses(m, &errs)
 	c.compilePaths(m, &errs)
 	c.compileRequestID(m, &errs)
+	c.compileTracing(m.GetTracing(), env, &errs)
 	if env.AccessLogs != nil {
 		c.accessLogs = env.AccessLogs(config.Field("access_log"), m.GetAccessLog(), &errs)
 	}

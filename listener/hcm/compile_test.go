@@ -28,9 +28,10 @@ func TestFieldsAccounted(t *testing.T) {
 		"envoy.config.core.v3.TypedExtensionConfig",     // a name and a type
 		"envoy.config.route.v3.RouteConfiguration",      // listener/route
 		"envoy.type.matcher.v3.StringMatcher",           // internal/match
+		"envoy.type.v3.Percent",                         // one value
 		"envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords",
 	}, hcmFields, rdsFields, requestIDFields, xfccFields, commonFields, http1Fields, keyFormatFields, filterFields, upgradeFields, schemeFields,
-		internalFields, localReplyFields, mapperFields)
+		internalFields, localReplyFields, mapperFields, tracingFields)
 }
 
 func TestCompileErrors(t *testing.T) {
@@ -55,7 +56,7 @@ func TestCompileErrors(t *testing.T) {
 		}, "is not supported"},
 		"no routes":       {"stat_prefix: t\n", terminal, "one of route_config and rds is required"},
 		"scoped routes":   {"stat_prefix: t\nscoped_routes: {name: x}\n", terminal, "scoped_routes: is not supported"},
-		"tracing":         {base + "tracing: {}\n", terminal, "tracing: is not supported"},
+		"tracer":          {base + "tracing: {provider: {name: x}}\n", terminal, "tracing.provider: is not supported"},
 		"HTTP/3":          {base + "codec_type: HTTP3\n", terminal, "codec_type: HTTP3 is not supported"},
 		"both strips":     {base + "strip_any_host_port: true\nstrip_matching_host_port: true\n", terminal, "strip_any_host_port: Error: Only one of"},
 		"upgrade twice":   {base + "upgrade_configs: [{upgrade_type: x}, {upgrade_type: X}]\n", terminal, `upgrade_configs[1].upgrade_type: "X" is there twice`},

@@ -38,6 +38,7 @@ type Config struct {
 	localReply    *localReply
 	clock         Clock
 	random        func() uint64
+	tracing       *tracing
 	overload      Overload
 	streams       *buf.Pool[Stream]
 	xfcc          xfcc

@@ -21,11 +21,11 @@ var (
 			"normalize_path merge_slashes path_with_escaped_slashes_action local_reply_config " +
 			"strip_matching_host_port strip_any_host_port strip_trailing_host_dot " +
 			"append_x_forwarded_port request_id_extension stream_error_on_invalid_http_message " +
-			"drain_timeout drain_timeout_jitter http2_protocol_options stream_flush_timeout",
+			"drain_timeout drain_timeout_jitter http2_protocol_options stream_flush_timeout tracing",
 		OffOnly: "flush_access_log_on_new_request represent_ipv4_remote_address_as_ipv4_mapped_ipv6 " +
 			"append_local_overload add_proxy_protocol_connection_state " +
 			"record_route_resolution_stats",
-		Refused: "scoped_routes tracing http1_safe_max_connection_duration http3_protocol_options " +
+		Refused: "scoped_routes http1_safe_max_connection_duration http3_protocol_options " +
 			"original_ip_detection_extensions early_header_mutation_extensions " +
 			"forward_client_cert_matcher path_normalization_options proxy_status_config " +
 			"typed_header_validation_config forward_proto_config access_log_flush_interval " +

@@ -201,6 +201,7 @@ func (s *Stream) mutateRequest(h *header.Map) {
 	if c.generateRequestID {
 		s.setRequestID(h, edge)
 	}
+	s.mark(h)
 	if id, ok := h.GetID(header.XRequestID); ok {
 		s.info.RequestID = id
 	}

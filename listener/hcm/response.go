@@ -124,6 +124,7 @@ func (s *Stream) cleanResponse(h *header.Map) {
 	if s.cfg.via != "" {
 		appendVia(h, s.cfg.via)
 	}
+	s.decorateResponse(h)
 }
 
 // decideClose says in the head that the connection ends with this response: the request is not

@@ -245,6 +245,7 @@ func (s *Stream) entryOf() *route.Entry {
 func (s *Stream) onRoute(e *route.Entry) {
 	s.info.RouteName = e.Name()
 	s.info.RouteMetadata = e.Metadata
+	s.decorate(s.info.Request, e)
 	if e.Action != nil {
 		// Known from here on, so that log lines of requests that a filter refuses show it, too; the
 		// router takes the cluster of a cluster_header as it was when the route was found.

@@ -42,6 +42,8 @@ type Entry struct {
 	ContentType string
 	// StatPrefix, if not empty, names the route's own stats: vhost.NAME.route.STAT_PREFIX.
 	StatPrefix string
+	// Operation is what decorator says, unless it is not to be told to others; for tracing.
+	Operation string
 	// Metadata is filter_metadata in the form of stream.Info.
 	Metadata map[string]map[string]any
 	// BufferLimit is how many bytes of body are kept for retries and mirrors; NoLimit if not set.

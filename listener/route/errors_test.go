@@ -25,7 +25,7 @@ func TestEveryFieldIsAccountedFor(t *testing.T) {
 		"envoy.type.matcher.v3.MetadataMatcher",
 		"envoy.type.matcher.v3.FilterStateMatcher",
 	},
-		configurationFields, virtualHostFields, virtualClusterFields, routeFields, matchFields,
+		configurationFields, virtualHostFields, virtualClusterFields, routeFields, decoratorFields, matchFields,
 		tlsMatchFields, runtimeFractionFields, actionFields, upgradeFields, connectFields,
 		durationFields, mirrorFields, weightedFields, clusterWeightFields, redirectFields,
 		directResponseFields, retryFields, retryPriorityFields, retryPredicateFields, backOffFields,

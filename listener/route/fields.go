@@ -41,10 +41,12 @@ var routeFields = config.Fields[*routev3.Route]{
 	Used: `name match route redirect direct_response non_forwarding_action metadata
 		typed_per_filter_config request_headers_to_add request_headers_to_remove
 		response_headers_to_add response_headers_to_remove per_request_buffer_limit_bytes stat_prefix
-		request_body_buffer_limit`,
+		request_body_buffer_limit decorator`,
 	Refused: "filter_action route_specifiers",
-	NoOp:    map[string]string{"decorator": onlyTracing, "tracing": onlyTracing},
+	NoOp:    map[string]string{"tracing": onlyTracing},
 }
+
+var decoratorFields = config.Fields[*routev3.Decorator]{Used: "operation propagate"}
 
 var matchFields = config.Fields[*routev3.RouteMatch]{
 	Used: `prefix path safe_regex connect_matcher path_separated_prefix case_sensitive

@@ -101,13 +101,23 @@ func (c *compiler) requireTLS(
 	}
 }
 
+// operation is the name that a decorator has told to the next hop.
+func operation(m *routev3.Decorator) string {
+	if !config.Value(m.GetPropagate(), true) {
+		return ""
+	}
+	return m.GetOperation()
+}
+
 // rule reads a Route.
 func (c *compiler) rule(p *config.Path, m *routev3.Route, in *inherited, r *rule) {
 	routeFields.Check(p, m, c.errs)
 	matchFields.Check(p.Field("match"), m.GetMatch(), c.errs)
+	decoratorFields.Check(p.Field("decorator"), m.GetDecorator(), c.errs)
 	r.path = c.pathMatch(p.Field("match"), m.GetMatch())
 	r.when = c.conditions(p.Field("match"), m.GetMatch())
 	e := &Entry{
+		Operation:   operation(m.GetDecorator()),
 		VirtualHost: in.host, StatPrefix: m.GetStatPrefix(), BufferLimit: in.bufferLimit,
 		Metadata: c.metadata(p.Field("metadata"), m.GetMetadata()),
 		name:     m.GetName(), matched: len(r.path.text),
