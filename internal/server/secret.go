@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 
@@ -39,13 +38,11 @@ type secret struct {
 	digest   source.Digest
 	read     source.Digest // of what its files held
 	redacted []byte        // for config_dump
-	// certificate is for /certs; nil if the secret has none.
-	certificate *adminv3.Certificate
-	version     string
-	updated     time.Time
-	filed       *tlsv3.Secret // the message in force, if it names files
-	files       []*transport.File
-	closed      bool
+	version  string
+	updated  time.Time
+	filed    *tlsv3.Secret // the message in force, if it names files
+	files    []*transport.File
+	closed   bool
 }
 
 // secretStats are those that secrets have besides those of every subscription.
@@ -155,7 +152,6 @@ func (x *secret) swap(material *tlsctx.Material, full *tlsv3.Secret, read source
 	if b, err := proto.Marshal(shown); err == nil {
 		x.redacted = b
 	}
-	x.certificate = describeSecret(full)
 	x.read, x.updated = read, time.Now()
 	x.material.Store(material)
 }

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
-	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
@@ -28,6 +26,8 @@ type secrets struct {
 	static map[string]*staticSecret
 	order  []string // of the static ones
 
+	contexts tlsctx.Inventory
+
 	shared[*secret]
 
 	mu      sync.Mutex // guards below
@@ -40,8 +40,6 @@ type secrets struct {
 type staticSecret struct {
 	material *tlsctx.Material
 	redacted []byte
-	shown    *adminv3.Certificate // for /certs; may be nil
-	used     atomic.Bool
 }
 
 // Load implements tlsctx.Secret.
@@ -88,7 +86,6 @@ func (x *secrets) compileStatic(list []*tlsv3.Secret, errs *config.Errors) {
 		if st.redacted, err = proto.Marshal(shown); err != nil {
 			errs.Wrap(p, err)
 		}
-		st.shown = describeSecret(m)
 		x.static[m.GetName()] = st
 		x.order = append(x.order, m.GetName())
 	}
@@ -98,7 +95,6 @@ func (x *secrets) compileStatic(list []*tlsv3.Secret, errs *config.Errors) {
 func (x *secrets) Secret(name string, cs *corev3.ConfigSource) (tlsctx.Secret, error) {
 	if cs == nil {
 		if st := x.static[name]; st != nil {
-			st.used.Store(true)
 			return st, nil
 		}
 		return nil, fmt.Errorf("Unknown static secret: %s", name) //nolint:staticcheck // Envoy's words

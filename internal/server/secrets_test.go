@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"sidecar/api/filter"
 	"sidecar/api/stats"
 	"sidecar/internal/config"
 	"sidecar/internal/config/source"
@@ -223,6 +224,19 @@ func sources(t testing.TB) map[string]*corev3.ConfigSource {
 	}
 }
 
+// context has a TLS context use the secret.
+func (r *secretsRig) context(name string, cs *corev3.ConfigSource) {
+	r.t.Helper()
+	c, err := tlsctx.CompileDownstream(&tlsv3.DownstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: name, SdsConfig: cs}},
+	}}, filter.TransportContext{Scope: func() *stats.Scope { return r.s.scope.Sub("listener.x") }}, r.s.tlsEnv())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c.Await(r.t.Context())
+	r.t.Cleanup(c.Retire)
+}
+
 // TestSecrets_Life walks through what a server does with a secret, over every protocol.
 func TestSecrets_Life(t *testing.T) {
 	t.Parallel()
@@ -233,6 +247,7 @@ func TestSecrets_Life(t *testing.T) {
 			one, two := newPair(t, "one"), newPair(t, "two")
 			r.srv.Set(certificate("a", one))
 			u, other := r.awaited("a", cs), r.awaited("a", cs)
+			r.context("a", cs)
 			first := u.Load()
 			if other.Load() != first || len(r.s.secrets.list()) != 1 {
 				t.Error("two uses of a secret do not share it")

@@ -55,5 +55,5 @@ func (s *Server) transports() map[string]*filter.TransportEntry {
 }
 
 func (s *Server) tlsEnv() *tlsctx.Env {
-	return &tlsctx.Env{Secrets: s.secrets, Secret: s.secrets.env}
+	return &tlsctx.Env{Secrets: s.secrets, Secret: s.secrets.env, Live: &s.secrets.contexts}
 }

@@ -11,8 +11,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"sidecar/api/stream"
@@ -27,8 +29,15 @@ type Certificate struct {
 	// Path is where the chain was read from, "<inline>" if from the configuration.
 	Path string
 
-	tls  tls.Certificate
-	info stream.CertInfo
+	// Staple is the OCSP response that is sent with it, nil if there is none.
+	Staple *Staple
+
+	name       string // that stats have
+	tls        tls.Certificate
+	bare       tls.Certificate // tls without its OCSP response
+	stapleErr  error           // what is wrong with the response, for those who would send it
+	mustStaple bool
+	info       stream.CertInfo
 }
 
 // compileCertificate reads a certificate chain and its key.
@@ -50,8 +59,12 @@ func compileCertificate(p *config.Path, c *tlsv3.TlsCertificate, env *SecretEnv,
 	chainPEM, ok1 := m.read(chainPath, c.GetCertificateChain(), errs)
 	keyPEM, ok2 := m.read(keyPath, c.GetPrivateKey(), errs)
 	out := &Certificate{Path: sourceName(c.GetCertificateChain())}
-	if c.GetOcspStaple() != nil {
-		out.tls.OCSPStaple, _ = m.read(p.Field("ocsp_staple"), c.GetOcspStaple(), errs)
+	out.name = m.nameOr("unnamed_cert_")
+	if o := c.GetOcspStaple(); o != nil {
+		if _, text := o.GetSpecifier().(*corev3.DataSource_InlineString); text {
+			errs.Add(p.Field("ocsp_staple"), "OCSP staple cannot be provided via inline_string")
+		}
+		out.tls.OCSPStaple, _ = m.read(p.Field("ocsp_staple"), o, errs)
 	}
 	m.watchOnly(p.Field("watched_directory"), c.GetWatchedDirectory(), errs)
 	if !ok1 || !ok2 {
@@ -68,6 +81,10 @@ func compileCertificate(p *config.Path, c *tlsv3.TlsCertificate, env *SecretEnv,
 		return nil
 	}
 	out.Leaf = out.Chain[0]
+	if err := checkPublic(out.Leaf); err != nil {
+		errs.Addf(chainPath, "Failed to load certificate chain from %s, %w", out.Path, err)
+		return nil
+	}
 	if err := checkKey(out.Leaf, key); err != nil {
 		errs.Addf(keyPath, "Failed to load private key from %s, Cause: %w", sourceName(c.GetPrivateKey()), err)
 		return nil
@@ -77,6 +94,12 @@ func compileCertificate(p *config.Path, c *tlsv3.TlsCertificate, env *SecretEnv,
 	}
 	out.tls.PrivateKey, out.tls.Leaf = key, out.Leaf
 	out.info = certInfo(out.Leaf)
+	out.bare = out.tls
+	out.bare.OCSPStaple = nil
+	out.mustStaple = mustStaple(out.Leaf)
+	if len(out.tls.OCSPStaple) > 0 {
+		out.Staple, out.stapleErr = parseStaple(out.tls.OCSPStaple)
+	}
 	if env != nil && env.Log != nil && env.now().After(out.Leaf.NotAfter) {
 		env.Log.Warn("tls: certificate has expired", "path", p.String(), "not_after", out.Leaf.NotAfter)
 	}
@@ -145,12 +168,21 @@ func parseKey(text []byte) (crypto.Signer, error) {
 // minRSABits is what Envoy asks of an RSA key.
 const minRSABits = 2048
 
+// checkKey tells whether key is that of leaf, in BoringSSL's words.
 func checkKey(leaf *x509.Certificate, key crypto.Signer) error {
 	type equaler interface{ Equal(crypto.PublicKey) bool }
 	pub, ok := leaf.PublicKey.(equaler)
-	if !ok || !pub.Equal(key.Public()) {
+	switch {
+	case !ok || reflect.TypeOf(leaf.PublicKey) != reflect.TypeOf(key.Public()):
+		return errors.New("error:0b000073:X.509 certificate routines:OPENSSL_internal:KEY_TYPE_MISMATCH")
+	case !pub.Equal(key.Public()):
 		return errors.New("error:0b000074:X.509 certificate routines:OPENSSL_internal:KEY_VALUES_MISMATCH")
 	}
+	return nil
+}
+
+// checkPublic tells whether a certificate's key is one that Envoy takes.
+func checkPublic(leaf *x509.Certificate) error {
 	switch k := leaf.PublicKey.(type) {
 	case *rsa.PublicKey:
 		if k.N.BitLen() < minRSABits {

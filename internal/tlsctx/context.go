@@ -21,6 +21,8 @@ import (
 type Env struct {
 	Secrets Provider
 	Secret  *SecretEnv
+	// Live, if not nil, lists the contexts in use.
+	Live *Inventory
 }
 
 // inline is a secret that is part of the context. It implements Secret.
@@ -41,12 +43,14 @@ type common struct {
 	alpn       []string
 	keys       *keyLog // nil if sessions are not logged
 	stats      counters
-	build      func(*derived)
+	build      func(*derived) error
 	peers      certCache
-	sds        bool
+	sds        bool // some secret comes from a management server
+	env        *Env
 
-	now atomic.Pointer[derived]
-	mu  sync.Mutex // serializes who derives anew
+	now     atomic.Pointer[derived]
+	mu      sync.Mutex // serializes who derives anew, and guards below
+	refused *derived   // what the latest secrets would have made, if that is not usable
 }
 
 // derived is what was made of one version of each secret. It never changes.
@@ -55,8 +59,8 @@ type derived struct {
 	certs      []*Certificate
 	validation *Validation
 	tickets    *TicketKeys
-	cfg        *tls.Config
-	plain      *tls.Config // cfg without application protocols, of a server that has any
+	cfg        *tls.Config // of a client; those of connections are made from it
+	servers    [2][2]*tls.Config
 	byName     map[string][]*Certificate
 
 	mu       sync.Mutex // guards below
@@ -68,17 +72,11 @@ type derived struct {
 
 func (c *common) compile(p *config.Path, m *tlsv3.CommonTlsContext, client bool, env *Env, errs *config.Errors) {
 	commonFields.Check(p, m, errs)
+	c.env = env
 	c.base = &tls.Config{DynamicRecordSizingDisabled: true} //nolint:gosec // params sets the versions
 	params(p.Field("tls_params"), m.GetTlsParams(), c.base, client, errs)
-	if k := m.GetKeyLog(); k != nil {
-		keyLogFields.Check(p.Field("key_log"), k, errs)
-		if k.GetPath() == "" {
-			errs.Add(p.Field("key_log.path"), "is required")
-		}
-		c.keys = &keyLog{path: k.GetPath()}
-		c.base.KeyLogWriter = c.keys
-	}
-	c.alpn = slices.Clone(m.GetAlpnProtocols())
+	c.keys = compileKeyLog(p.Field("key_log"), m.GetKeyLog(), errs)
+	c.alpn = compileALPN(p.Field("alpn_protocols"), m.GetAlpnProtocols(), errs)
 	for i, one := range m.GetTlsCertificates() {
 		at := p.Field("tls_certificates").Index(i)
 		mat := &Material{}
@@ -88,36 +86,31 @@ func (c *common) compile(p *config.Path, m *tlsv3.CommonTlsContext, client bool,
 	}
 	if len(m.GetTlsCertificates()) == 0 {
 		for i, s := range m.GetTlsCertificateSdsSecretConfigs() {
-			c.certs = c.use(c.certs, p.Field("tls_certificate_sds_secret_configs").Index(i), s, env, errs)
+			c.certs = c.use(c.certs, p.Field("tls_certificate_sds_secret_configs").Index(i), s, isCertificate, errs)
 		}
 	} else if len(m.GetTlsCertificateSdsSecretConfigs()) > 0 {
-		errs.Add(p, "only one of tls_certificates and tls_certificate_sds_secret_configs may be set")
+		errs.Add(p, "SDS and non-SDS TLS certificates may not be mixed")
 	}
 	if client && len(m.GetTlsCertificates())+len(m.GetTlsCertificateSdsSecretConfigs()) > 1 {
 		errs.Add(p, "Multiple TLS certificates are not supported for client contexts")
 	}
-	c.compileValidation(p, m, env, errs)
+	c.compileValidation(p, m, errs)
 }
 
-func (c *common) compileValidation(p *config.Path, m *tlsv3.CommonTlsContext, env *Env, errs *config.Errors) {
+func (c *common) compileValidation(p *config.Path, m *tlsv3.CommonTlsContext, errs *config.Errors) {
 	direct := func(at *config.Path, v *tlsv3.CertificateValidationContext) *Material {
 		mat := &Material{}
 		mat.Validation = compileValidation(at, v, mat, errs)
 		return mat
 	}
 	one := func(at *config.Path, s *tlsv3.SdsSecretConfig) {
-		if got := c.use(nil, at, s, env, errs); len(got) > 0 {
+		if got := c.use(nil, at, s, isValidation, errs); len(got) > 0 {
 			c.validation = got[0]
 		}
 	}
 	switch v := m.GetValidationContextType().(type) {
 	case *tlsv3.CommonTlsContext_ValidationContext:
-		at := p.Field("validation_context")
-		mat := direct(at, v.ValidationContext)
-		if x := mat.Validation; len(x.sans) > 0 && x.roots == nil && !x.acceptUntrusted {
-			errs.Add(at, "SAN-based verification of peer certificates without trusted CA is insecure and not allowed")
-		}
-		c.validation = inline{mat}
+		c.validation = inline{direct(p.Field("validation_context"), v.ValidationContext)}
 	case *tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig:
 		one(p.Field("validation_context_sds_secret_config"), v.ValidationContextSdsSecretConfig)
 	case *tlsv3.CommonTlsContext_CombinedValidationContext:
@@ -131,19 +124,45 @@ func (c *common) compileValidation(p *config.Path, m *tlsv3.CommonTlsContext, en
 }
 
 // use asks for a named secret.
-func (c *common) use(in []Secret, p *config.Path, s *tlsv3.SdsSecretConfig, env *Env, errs *config.Errors) []Secret {
+func (c *common) use(in []Secret, p *config.Path, s *tlsv3.SdsSecretConfig, is func(*Material) bool,
+	errs *config.Errors,
+) []Secret {
 	sdsFields.Check(p, s, errs)
-	if env.Secrets == nil {
+	if c.env.Secrets == nil {
 		errs.Add(p, "there are no secrets here")
 		return in
 	}
-	got, err := env.Secrets.Secret(s.GetName(), s.GetSdsConfig())
+	got, err := c.env.Secrets.Secret(s.GetName(), s.GetSdsConfig())
 	if err != nil {
 		errs.Wrap(p, err)
 		return in
 	}
-	c.sds = true
+	switch m := got.Load(); {
+	case m == nil:
+		c.sds = true
+	case !is(m):
+		errs.Addf(p, "Unknown static secret: %s", s.GetName()) // each kind has its own names, as in Envoy
+	}
 	return append(in, got)
+}
+
+func isCertificate(m *Material) bool { return m.Certificate != nil }
+func isValidation(m *Material) bool  { return m.Validation != nil }
+func isTickets(m *Material) bool     { return m.Tickets != nil }
+
+// try reports what is wrong with the secrets taken together, as far as they are there already.
+func (c *common) try(p *config.Path, errs *config.Errors) {
+	if errs.Len() > 0 {
+		return
+	}
+	d, err := c.derive()
+	if err != nil {
+		errs.Wrap(p, err)
+		return
+	}
+	if d != nil {
+		c.now.Store(d)
+	}
 }
 
 func (c *common) secrets() []Secret {
@@ -166,10 +185,16 @@ func (c *common) Await(ctx context.Context) {
 		}
 	}
 	wg.Wait()
+	if c.env.Live != nil {
+		c.env.Live.add(c)
+	}
 }
 
 // Retire implements filter.Retirer.
 func (c *common) Retire() {
+	if c.env.Live != nil {
+		c.env.Live.remove(c)
+	}
 	for _, s := range c.secrets() {
 		s.Retire()
 	}
@@ -197,7 +222,8 @@ func (c *common) same(d *derived) bool {
 	return (c.validation == nil || is(c.validation)) && (c.tickets == nil || is(c.tickets))
 }
 
-// current returns what the secrets make now; nil while one has not come.
+// current returns what the secrets make now; nil while one has not come. Secrets that don't go together
+// leave what there was before, as in Envoy, which refuses the one that came last.
 func (c *common) current() *derived {
 	if d := c.now.Load(); d != nil && c.same(d) {
 		return d
@@ -205,14 +231,37 @@ func (c *common) current() *derived {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.now.Load()
-	if old != nil && c.same(old) {
+	if old != nil && c.same(old) || c.refused != nil && c.same(c.refused) {
 		return old
 	}
+	d, err := c.derive()
+	switch {
+	case err != nil:
+		c.refused = d
+		if e := c.env.Secret; e != nil && e.Log != nil {
+			e.Log.Warn("tls: secrets that don't go together", "error", err)
+		}
+		return old
+	case d == nil:
+		return nil
+	}
+	c.now.Store(d)
+	c.stats.expiries(d)
+	if c.sds {
+		c.stats.init()
+		c.stats.fac.Updates.Inc()
+	}
+	return d
+}
+
+// derive makes what the secrets mean together, nil while one has not come. With an error it returns
+// what is not usable.
+func (c *common) derive() (*derived, error) {
 	d := &derived{variants: map[string]*tls.Config{}}
 	for i, s := range c.secrets() {
 		m := s.Load()
 		if m == nil {
-			return nil
+			return nil, nil //nolint:nilnil // said above
 		}
 		d.from = append(d.from, m)
 		switch {
@@ -226,16 +275,13 @@ func (c *common) current() *derived {
 		case m.Tickets != nil:
 			d.tickets = m.Tickets
 		default: // a secret of another kind: as if it had not come
-			return nil
+			return nil, nil //nolint:nilnil // said above
 		}
 	}
-	c.build(d)
-	c.now.Store(d)
-	if c.sds {
-		c.stats.init()
-		c.stats.fac.Updates.Inc()
+	if err := d.validation.whole(); err != nil {
+		return d, err
 	}
-	return d
+	return d, c.build(d)
 }
 
 // check verifies what a peer has shown.
@@ -243,6 +289,9 @@ func (d *derived) check(cs *tls.ConnectionState, use x509.ExtKeyUsage, names []s
 	v := d.validation
 	if v == nil && len(names) > 0 {
 		v = &Validation{maxDepth: -1}
+	}
+	if len(cs.PeerCertificates) > 0 && !cs.DidResume && !usable(cs, use) {
+		return errKeyUsage
 	}
 	if v == nil || len(cs.PeerCertificates) == 0 || v.acceptUntrusted {
 		return nil

@@ -25,6 +25,7 @@ type Downstream struct {
 
 	requireCert, requireSNI, fullScan, noTickets bool
 	timeout                                      time.Duration
+	staples                                      tlsv3.DownstreamTlsContext_OcspStaplePolicy
 }
 
 // CompileDownstream compiles a DownstreamTlsContext. Nothing is subscribed to until Await.
@@ -34,12 +35,10 @@ func CompileDownstream(m *tlsv3.DownstreamTlsContext, t filter.TransportContext,
 	d := &Downstream{
 		requireCert: m.GetRequireClientCertificate().GetValue(), requireSNI: m.GetRequireSni().GetValue(),
 		fullScan: m.GetFullScanCertsOnSniMismatch().GetValue(), noTickets: m.GetDisableStatelessSessionResumption(),
+		staples: m.GetOcspStaplePolicy(),
 	}
 	d.stats.scope, d.stats.factory = t.Scope, "server_ssl_socket_factory"
 	d.timeout = config.Duration(config.Field("session_timeout"), m.GetSessionTimeout(), 0, &errs)
-	if m.GetOcspStaplePolicy() != tlsv3.DownstreamTlsContext_LENIENT_STAPLING {
-		errs.Add(config.Field("ocsp_staple_policy"), "is not supported but for LENIENT_STAPLING")
-	}
 	p := config.Field("common_tls_context")
 	d.compile(p, m.GetCommonTlsContext(), false, env, &errs)
 	if len(d.certs) == 0 && errs.Len() == 0 {
@@ -52,23 +51,29 @@ func CompileDownstream(m *tlsv3.DownstreamTlsContext, t filter.TransportContext,
 		d.tickets = inline{mat}
 	case *tlsv3.DownstreamTlsContext_SessionTicketKeysSdsSecretConfig:
 		if got := d.use(nil, config.Field("session_ticket_keys_sds_secret_config"),
-			k.SessionTicketKeysSdsSecretConfig, env, &errs); len(got) > 0 {
+			k.SessionTicketKeysSdsSecretConfig, isTickets, &errs); len(got) > 0 {
 			d.tickets = got[0]
 		}
 	}
-	d.build = d.derive
+	d.build = d.configure
+	d.try(p, &errs)
 	if err := errs.Err(); err != nil {
 		return nil, err
 	}
 	d.stats.init() // those of a listener are listed from its start, unlike those of a cluster
+	d.stats.expiries(d.now.Load())
 	return d, nil
 }
 
-// derive makes the configurations of crypto/tls from one version of each secret. They are shared by
+// configure makes the configurations of crypto/tls from one version of each secret. They are shared by
 // all connections, so that tickets are good for the next one.
-func (d *Downstream) derive(x *derived) {
+func (d *Downstream) configure(x *derived) error {
+	for _, c := range x.certs {
+		if err := c.checkStaple(d.staples); err != nil {
+			return err
+		}
+	}
 	cfg := d.base.Clone()
-	cfg.NextProtos = d.alpn
 	cfg.SessionTicketsDisabled = d.noTickets
 	switch {
 	case d.requireCert:
@@ -89,27 +94,59 @@ func (d *Downstream) derive(x *derived) {
 	if d.timeout > 0 {
 		d.limitSessions(cfg)
 	}
-	if len(x.certs) == 1 {
-		cfg.Certificates = []tls.Certificate{x.certs[0].tls}
-	} else {
-		x.byName = index(x.certs)
-		cfg.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return d.choose(x, h), nil }
+	x.byName = index(x.certs)
+	cfg.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		c := d.choose(x, h)
+		if s, ok := h.Conn.(*handshake); ok {
+			s.own = c
+		}
+		return d.stapled(c, h, time.Now())
 	}
-	if len(d.alpn) > 0 || d.requireSNI {
-		x.plain = cfg.Clone()
-		x.plain.NextProtos = nil
-		cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-			if d.requireSNI && h.ServerName == "" {
-				return nil, errNoSNI
+	cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) { return d.forClient(x, h) }
+	for plain := range x.servers {
+		for logged := range x.servers[plain] {
+			one := cfg.Clone()
+			if plain == 0 {
+				one.NextProtos = d.alpn
 			}
-			// Envoy goes on without a protocol where none is in common; crypto/tls would give up.
-			if len(h.SupportedProtos) > 0 && !common1(h.SupportedProtos, d.alpn) {
-				return x.plain, nil
+			if logged == 1 {
+				one.KeyLogWriter = d.keys
 			}
-			return nil, nil //nolint:nilnil // keeps the configuration
+			x.servers[plain][logged] = one
+			if d.keys == nil {
+				break
+			}
+		}
+		if len(d.alpn) == 0 {
+			break
 		}
 	}
-	x.cfg = cfg
+	return nil
+}
+
+// handshake is the connection of one, as crypto/tls sees it, with what came of it.
+type handshake struct {
+	net.Conn
+	own *Certificate // what was shown; nil if a session was resumed
+}
+
+// forClient chooses the configuration for what a client says.
+func (d *Downstream) forClient(x *derived, h *tls.ClientHelloInfo) (*tls.Config, error) {
+	if d.requireSNI && h.ServerName == "" {
+		return nil, errNoSNI
+	}
+	plain, logged := 0, 0
+	// Envoy goes on without a protocol where none is in common; crypto/tls would give up.
+	if len(d.alpn) > 0 && len(h.SupportedProtos) > 0 && !common1(h.SupportedProtos, d.alpn) {
+		plain = 1
+	}
+	if d.keys != nil && d.keys.wants(h.Conn) {
+		logged = 1
+	}
+	if plain+logged == 0 {
+		return nil, nil //nolint:nilnil // keeps the configuration
+	}
+	return x.servers[plain][logged], nil
 }
 
 var errNoSNI = errors.New("tls: no server name, and require_sni is set")
@@ -163,24 +200,27 @@ func index(certs []*Certificate) map[string][]*Certificate {
 // choose finds the certificate for a client: of those for its server name (exact, then by wildcard),
 // an ECDSA one if the client takes it, else the first that it takes; the first of all if there is
 // none (Envoy: DefaultTlsCertificateSelector).
-func (d *Downstream) choose(x *derived, h *tls.ClientHelloInfo) *tls.Certificate {
+func (d *Downstream) choose(x *derived, h *tls.ClientHelloInfo) *Certificate {
+	if len(x.certs) == 1 {
+		return x.certs[0]
+	}
 	name := match.ToLower(h.ServerName)
 	if name != "" {
 		if c := best(x.byName[name], h); c != nil {
-			return &c.tls
+			return c
 		}
 		if dot := strings.IndexByte(name, '.'); dot >= 0 {
 			if c := best(x.byName[name[dot:]], h); c != nil {
-				return &c.tls
+				return c
 			}
 		}
 	}
 	if name == "" || d.fullScan {
 		if c := best(x.certs, h); c != nil {
-			return &c.tls
+			return c
 		}
 	}
-	return &x.certs[0].tls
+	return x.certs[0]
 }
 
 func best(in []*Certificate, h *tls.ClientHelloInfo) *Certificate {
@@ -219,7 +259,11 @@ func (d *Downstream) Accept(ctx context.Context, w *wire.Conn, info *stream.Conn
 		info.TransportFailure = errUpstreamSecrets.Error()
 		return errDownstreamSecrets
 	}
-	cs, err := w.Secure(ctx, func(nc net.Conn) *tls.Conn { return tls.Server(nc, x.cfg) })
+	var hs handshake
+	cs, err := w.Secure(ctx, func(nc net.Conn) *tls.Conn {
+		hs.Conn = nc
+		return tls.Server(&hs, x.servers[0][0])
+	})
 	if err != nil {
 		if ctx.Err() == nil {
 			info.TransportFailure = failureText(err)
@@ -228,7 +272,10 @@ func (d *Downstream) Accept(ctx context.Context, w *wire.Conn, info *stream.Conn
 		return err
 	}
 	d.stats.succeeded(&cs)
-	info.TLS = d.session(&cs, x, x.shown(cs.ServerName), cs.ServerName)
+	if hs.own == nil {
+		hs.own = x.shown(cs.ServerName)
+	}
+	info.TLS = d.session(&cs, x, hs.own, cs.ServerName)
 	info.SNI, info.ALPN = cs.ServerName, cs.NegotiatedProtocol
 	return nil
 }

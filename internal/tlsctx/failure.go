@@ -19,6 +19,9 @@ func failureText(err error) string {
 	if errors.As(err, &bad) {
 		return boring(125, "CERTIFICATE_VERIFY_FAILED:verify cert failed: "+bad.text)
 	}
+	if errors.Is(err, errKeyUsage) {
+		return boring(287, "KEY_USAGE_BIT_INCORRECT")
+	}
 	var header tls.RecordHeaderError
 	if errors.As(err, &header) {
 		return recordText(string(header.RecordHeader[:]))

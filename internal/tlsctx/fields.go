@@ -21,7 +21,9 @@ var (
 	upstreamFields = config.Fields[*tlsv3.UpstreamTlsContext]{
 		Used:    `common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys`,
 		OffOnly: "allow_renegotiation",
-		Refused: "enforce_rsa_key_usage",
+		NoOp: map[string]string{
+			"enforce_rsa_key_usage": "the key usage of peers' certificates is always enforced, as by Envoy 1.40",
+		},
 	}
 	commonFields = config.Fields[*tlsv3.CommonTlsContext]{
 		Used: `tls_params tls_certificates tls_certificate_sds_secret_configs validation_context
@@ -41,7 +43,8 @@ var (
 		// crypto/tls has no say in the peer's signatures, nor in the suites of TLS 1.3.
 		Refused: "signature_algorithms compliance_policies",
 	}
-	keyLogFields      = config.Fields[*tlsv3.TlsKeyLog]{Used: "path", Refused: "local_address_range remote_address_range"}
+	keyLogFields      = config.Fields[*tlsv3.TlsKeyLog]{Used: "path local_address_range remote_address_range"}
+	rangeFields       = config.Fields[*corev3.CidrRange]{Used: "address_prefix prefix_len"}
 	sdsFields         = config.Fields[*tlsv3.SdsSecretConfig]{Used: "name sds_config"}
 	secretFields      = config.Fields[*tlsv3.Secret]{Used: "name tls_certificate session_ticket_keys validation_context generic_secret"}
 	certificateFields = config.Fields[*tlsv3.TlsCertificate]{

@@ -11,5 +11,5 @@ func TestFields(t *testing.T) {
 	configtest.Covers(t, configtest.Elsewhere{
 		"envoy.config.core.v3.ConfigSource", "envoy.type.matcher.v3.StringMatcher",
 	}, downstreamFields, upstreamFields, commonFields, combinedFields, paramsFields, keyLogFields, sdsFields, secretFields,
-		certificateFields, ticketFields, genericFields, watchedFields, validationFields, sanFields)
+		certificateFields, ticketFields, genericFields, watchedFields, validationFields, sanFields, rangeFields)
 }

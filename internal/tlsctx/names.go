@@ -34,6 +34,8 @@ func suites() []name {
 		{tls.TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA, "ECDHE-RSA-AES256-SHA"},
 		{tls.TLS_RSA_WITH_AES_256_GCM_SHA384, "AES256-GCM-SHA384"},
 		{tls.TLS_RSA_WITH_AES_256_CBC_SHA, "AES256-SHA"},
+		{tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256, "ECDHE-RSA-AES128-SHA256"},
+		{tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA, "DES-CBC3-SHA"},
 	}
 }
 
@@ -111,36 +113,107 @@ func params(p *config.Path, m *tlsv3.TlsParameters, cfg *tls.Config, client bool
 	if cfg.MinVersion > cfg.MaxVersion {
 		errs.Add(p, "tls_minimum_protocol_version is greater than tls_maximum_protocol_version")
 	}
-	for i, s := range m.GetCipherSuites() {
-		// Groups of equal preference are written [A|B].
-		for one := range strings.SplitSeq(strings.Trim(s, "[]"), "|") {
+	cipherSuites(p.Field("cipher_suites"), m.GetCipherSuites(), cfg, errs)
+	curves(p.Field("ecdh_curves"), m.GetEcdhCurves(), cfg, errs)
+}
+
+// cipherSuites reads a list of OpenSSL's or the standards' names. Entries may be lists themselves,
+// divided by colons, and of equal preference, as [A|B]; which of the allowed ones is taken is up to
+// crypto/tls. Keywords and operators of OpenSSL's language are refused.
+func cipherSuites(p *config.Path, list []string, cfg *tls.Config, errs *config.Errors) {
+	var rejected []string
+	all := strings.Join(list, ":")
+	for entry := range strings.SplitSeq(all, ":") {
+		inner, opened := strings.CutPrefix(entry, "[")
+		inner, closed := strings.CutSuffix(inner, "]")
+		if opened != closed {
+			rejected = append(rejected, entry)
+			continue
+		}
+		for one := range strings.SplitSeq(inner, "|") {
 			id, ok := idOf(suites(), one)
 			if !ok {
-				errs.Addf(p.Field("cipher_suites").Index(i), "cipher suite %q is not supported; there are %s",
-					one, texts(suites()))
+				id, ok = standardSuite(one)
+			}
+			if !ok || inner != one && !opened {
+				rejected = append(rejected, one)
 				continue
 			}
 			cfg.CipherSuites = append(cfg.CipherSuites, id)
 		}
 	}
-	for i, s := range m.GetEcdhCurves() {
-		id, ok := idOf(groups(), s)
-		if !ok {
-			errs.Addf(p.Field("ecdh_curves").Index(i), "curve %q is not supported; there are %s", s, texts(groups()))
-			continue
-		}
-		cfg.CurvePreferences = append(cfg.CurvePreferences, tls.CurveID(id))
+	if len(list) > 0 && len(rejected) > 0 {
+		errs.Addf(p, "Failed to initialize cipher suites %s. The following ciphers were rejected when tried "+
+			"individually: %s. There are %s", all, strings.Join(rejected, ", "), texts(suites()))
 	}
-	if len(cfg.CipherSuites) == 0 {
+	if len(list) == 0 {
+		cfg.CipherSuites = nil
 		for _, n := range suites()[:defaultSuites] {
 			cfg.CipherSuites = append(cfg.CipherSuites, n.id)
 		}
 	}
-	if len(cfg.CurvePreferences) == 0 {
+}
+
+// standardSuite finds a suite by the name that its standard gives it.
+func standardSuite(text string) (uint16, bool) {
+	for _, n := range suites() {
+		if tls.CipherSuiteName(n.id) == text {
+			return n.id, true
+		}
+	}
+	return 0, false
+}
+
+// curves reads the key exchange groups.
+func curves(p *config.Path, list []string, cfg *tls.Config, errs *config.Errors) {
+	for i, s := range list {
+		id, ok := idOf(groups(), s)
+		if !ok {
+			id, ok = idOf(groupAliases(), s)
+		}
+		if !ok {
+			errs.Addf(p.Index(i), "Failed to initialize ECDH curves %s. There are %s", s, texts(groups()))
+			continue
+		}
+		if slices.Contains(cfg.CurvePreferences, tls.CurveID(id)) {
+			errs.Addf(p.Index(i), "Failed to initialize ECDH curves %s: %s is there twice", strings.Join(list, ":"), s)
+		}
+		cfg.CurvePreferences = append(cfg.CurvePreferences, tls.CurveID(id))
+	}
+	if len(list) == 0 {
 		for _, n := range groups()[:defaultGroups] {
 			cfg.CurvePreferences = append(cfg.CurvePreferences, tls.CurveID(n.id))
 		}
 	}
+}
+
+// groupAliases are other names that BoringSSL takes.
+func groupAliases() []name {
+	return []name{
+		{uint16(tls.X25519), "x25519"},
+		{uint16(tls.CurveP256), "prime256v1"},
+		{uint16(tls.CurveP384), "secp384r1"},
+		{uint16(tls.CurveP521), "secp521r1"},
+	}
+}
+
+// maxProtocolName is the length of the longest name that ALPN can hold.
+const maxProtocolName = 255
+
+// compileALPN reads application protocols. An entry may be a list divided by commas, as in Envoy.
+func compileALPN(p *config.Path, list []string, errs *config.Errors) []string {
+	all := strings.Join(list, ",")
+	if all == "" {
+		return nil
+	}
+	out := strings.Split(all, ",")
+	for _, one := range out {
+		if one == "" || len(one) > maxProtocolName {
+			errs.Addf(p, "Invalid ALPN protocol string: %q", all)
+			return nil
+		}
+	}
+	return out
 }
 
 func version(v tlsv3.TlsParameters_TlsProtocol, def uint16) uint16 {

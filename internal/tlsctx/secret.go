@@ -52,6 +52,8 @@ type Material struct {
 	Validation  *Validation
 	Tickets     *TicketKeys
 	Generic     *Generic
+	// Name is the secret's, empty if it is part of a context.
+	Name string
 	// Files are those that it was read from: when one is replaced, the secret is to be compiled again.
 	// Directories are where that shows: watched_directory if there is one, else where the files are.
 	Files, Directories []string
@@ -80,7 +82,7 @@ const maxSecretBytes = 16 << 20
 func CompileSecret(p *config.Path, m *tlsv3.Secret, env *SecretEnv, errs *config.Errors) *Material {
 	before := errs.Len()
 	secretFields.Check(p, m, errs)
-	out := &Material{}
+	out := &Material{Name: m.GetName()}
 	switch x := m.GetType().(type) {
 	case *tlsv3.Secret_TlsCertificate:
 		out.Certificate = compileCertificate(p.Field("tls_certificate"), x.TlsCertificate, env, out, errs)
@@ -121,6 +123,15 @@ func (m *Material) watchOnly(p *config.Path, w *corev3.WatchedDirectory, errs *c
 	if w.GetPath() != "" {
 		m.Directories = []string{filepath.Clean(w.GetPath())}
 	}
+}
+
+// nameOr is how stats call what is in the secret. Envoy puts the digest of an empty text where there
+// is no name.
+func (m *Material) nameOr(kind string) string {
+	if m.Name != "" {
+		return m.Name
+	}
+	return kind + "e3b0c442"
 }
 
 // sourceName is how Envoy calls a data source in its errors.

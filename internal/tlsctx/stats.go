@@ -2,6 +2,7 @@ package tlsctx
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"strings"
 	"sync"
@@ -54,6 +55,23 @@ func (c *counters) init() {
 		c.fac = stats.Bind[factoryStats](s.Sub(c.factory))
 		c.named = map[string]*stats.Counter{}
 	})
+}
+
+// expiries sets ssl.certificate.NAME.expiration_unix_time_seconds of what is in use, of a cluster once it
+// is used.
+func (c *counters) expiries(d *derived) {
+	if c.root == nil || d == nil {
+		return
+	}
+	set := func(name string, cert *x509.Certificate) {
+		c.root.Sub("certificate." + name).Gauge("expiration_unix_time_seconds").Set(cert.NotAfter.Unix())
+	}
+	if v := d.validation; v != nil && len(v.CAs) > 0 {
+		set(v.name, v.CAs[0])
+	}
+	for _, one := range d.certs {
+		set(one.name, one.Leaf)
+	}
 }
 
 func (c *counters) count(prefix, name string) {

@@ -36,25 +36,31 @@ func CompileUpstream(m *tlsv3.UpstreamTlsContext, t filter.TransportContext, env
 	upstreamFields.Check(nil, m, &errs)
 	u := &Upstream{
 		sni: m.GetSni(), autoHostSNI: m.GetAutoHostSni(), autoSAN: m.GetAutoSniSanValidation(),
-		sessions: int(min(config.Value(m.GetMaxSessionKeys(), 1), 1<<16)),
+		sessions: int(config.Value(m.GetMaxSessionKeys(), 1)),
 	}
 	u.stats.scope, u.stats.factory = t.Scope, "client_ssl_socket_factory"
 	if len(u.sni) > maxServerName || strings.ContainsRune(u.sni, 0) {
-		errs.Add(config.Field("sni"), "is not a server name")
+		errs.Add(config.Field("sni"), "SNI names containing NULL-byte are not allowed")
 	}
-	u.compile(config.Field("common_tls_context"), m.GetCommonTlsContext(), true, env, &errs)
-	u.build = u.derive
+	p := config.Field("common_tls_context")
+	u.compile(p, m.GetCommonTlsContext(), true, env, &errs)
+	if u.autoSAN && u.validation == nil {
+		errs.Add(config.Field("auto_sni_san_validation"),
+			"'auto_sni_san_validation' was configured without a validation context")
+	}
+	u.build = u.configure
+	u.try(p, &errs)
 	if err := errs.Err(); err != nil {
 		return nil, err
 	}
 	return u, nil
 }
 
-func (u *Upstream) derive(x *derived) {
+func (u *Upstream) configure(x *derived) error {
 	cfg := u.base.Clone()
 	cfg.InsecureSkipVerify = true // VerifyConnection checks
 	if u.sessions > 0 {
-		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(u.sessions)
+		cfg.ClientSessionCache = &sessions{max: u.sessions}
 	}
 	if len(x.certs) > 0 {
 		// It is shown whatever authorities the server names, as by Envoy.
@@ -62,13 +68,14 @@ func (u *Upstream) derive(x *derived) {
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own, nil }
 	}
 	x.cfg = cfg
+	return nil
 }
 
 // maxVariants bounds the configurations kept for different server names and protocols.
 const maxVariants = 256
 
 // variant gives the configuration for what one connection asks for.
-func (u *Upstream) variant(x *derived, sni string, o *filter.ConnectOptions) *tls.Config {
+func (u *Upstream) variant(x *derived, sni string, o *filter.ConnectOptions, logged bool) *tls.Config {
 	alpn := u.alpn
 	if len(o.ALPN) > 0 {
 		alpn = o.ALPN
@@ -80,6 +87,9 @@ func (u *Upstream) variant(x *derived, sni string, o *filter.ConnectOptions) *tl
 		names = []string{sni}
 	}
 	key := sni + "\x00" + strings.Join(alpn, "\x01") + "\x00" + strings.Join(names, "\x01")
+	if logged {
+		key += "\x00"
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if cfg := x.variants[key]; cfg != nil {
@@ -87,6 +97,9 @@ func (u *Upstream) variant(x *derived, sni string, o *filter.ConnectOptions) *tl
 	}
 	cfg := x.cfg.Clone()
 	cfg.ServerName, cfg.NextProtos = sni, alpn
+	if logged {
+		cfg.KeyLogWriter = u.keys
+	}
 	names = slices.Clone(names)
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
 		return x.check(&cs, x509.ExtKeyUsageServerAuth, names)
@@ -117,7 +130,7 @@ func (u *Upstream) Connect(ctx context.Context, w *wire.Conn, o *filter.ConnectO
 	if o.ServerName != "" {
 		sni = o.ServerName
 	}
-	cfg := u.variant(x, sni, o)
+	cfg := u.variant(x, sni, o, u.keys != nil && u.keys.wants(w.Net()))
 	cs, err := w.Secure(ctx, func(nc net.Conn) *tls.Conn { return tls.Client(nc, cfg) })
 	if err != nil {
 		fault := &filter.TransportError{Err: err, Timeout: ctx.Err() != nil}

@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -23,6 +25,8 @@ type Validation struct {
 	// Path is where they were read from, "<inline>" if from the configuration.
 	Path string
 
+	name            string // that stats have
+	crlPath         string
 	roots           *x509.CertPool
 	spki, hash      map[[sha256.Size]byte]struct{}
 	sans            []sanMatcher
@@ -48,7 +52,7 @@ func compileValidation(p *config.Path, v *tlsv3.CertificateValidationContext, m 
 	out := &Validation{
 		leafCRLOnly: v.GetOnlyVerifyLeafCertCrl(), allowExpired: v.GetAllowExpiredCertificate(),
 		acceptUntrusted: v.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED,
-		suppressCAList:  v.GetSuppressClientCaList(), maxDepth: -1,
+		suppressCAList:  v.GetSuppressClientCaList(), maxDepth: -1, name: m.nameOr("unnamed_ca_cert_"),
 	}
 	if d := v.GetMaxVerifyDepth(); d != nil {
 		out.maxDepth = int(min(d.GetValue(), 100))
@@ -92,6 +96,7 @@ func (out *Validation) compileRoots(p *config.Path, v *tlsv3.CertificateValidati
 		return
 	}
 	at := p.Field("crl")
+	out.crlPath = sourceName(v.GetCrl())
 	data, ok := m.read(at, v.GetCrl(), errs)
 	for ok && len(data) > 0 {
 		var block *pem.Block
@@ -145,10 +150,14 @@ func (out *Validation) compileSAN(p *config.Path, s *tlsv3.SubjectAltNameMatcher
 		for part := range strings.SplitSeq(s.GetOid(), ".") {
 			n, err := strconv.Atoi(part)
 			if err != nil || n < 0 {
-				errs.Addf(p.Field("oid"), "is not an object identifier: %q", s.GetOid())
+				x.oid = nil
 				break
 			}
 			x.oid = append(x.oid, n)
+		}
+		// What can't be encoded is no identifier (X.660: at least two arcs, the first at most 2).
+		if _, err := asn1.Marshal(x.oid); err != nil {
+			errs.Addf(p.Field("oid"), "Failed to create SAN matcher for OTHER_NAME with OID: %s", s.GetOid())
 		}
 	case tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED:
 		errs.Add(p.Field("san_type"), "is required")
@@ -156,15 +165,37 @@ func (out *Validation) compileSAN(p *config.Path, s *tlsv3.SubjectAltNameMatcher
 	out.sans = append(out.sans, x)
 }
 
+// whole tells what is wrong with a validation context once nothing is to be added to it, in Envoy's
+// words.
+func (v *Validation) whole() error {
+	switch {
+	case v == nil || v.roots != nil:
+		return nil
+	case v.crls != nil:
+		return fmt.Errorf("Failed to load CRL from %s without trusted CA", v.crlPath) //nolint:staticcheck // Envoy's words
+	case len(v.sans) > 0:
+		return errSANAlone
+	case v.allowExpired:
+		return errExpiredAlone
+	}
+	return nil
+}
+
+// What only means something with a trusted CA.
+var (
+	errSANAlone     = errors.New("SAN-based verification of peer certificates without trusted CA is insecure and not allowed")
+	errExpiredAlone = errors.New("Certificate validity period is always ignored without trusted CA") //nolint:staticcheck // Envoy's words
+)
+
 // merge puts what SDS brought over the defaults, as protobuf merges messages (Envoy:
 // combined_validation_context): what is set there counts, and lists are joined.
 func merge(def, got *Validation) *Validation {
 	out := *def
 	if got.roots != nil {
-		out.CAs, out.Path, out.roots = got.CAs, got.Path, got.roots
+		out.CAs, out.Path, out.roots, out.name = got.CAs, got.Path, got.roots, got.name
 	}
 	if got.crls != nil {
-		out.crls = got.crls
+		out.crls, out.crlPath = got.crls, got.crlPath
 	}
 	if got.maxDepth >= 0 {
 		out.maxDepth = got.maxDepth

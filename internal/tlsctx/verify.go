@@ -3,6 +3,7 @@ package tlsctx
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -69,6 +70,25 @@ func (v *Validation) verify(chain []*x509.Certificate, use x509.ExtKeyUsage, nam
 
 // keepVerified bounds how long a certificate that was found good is taken for good.
 const keepVerified = 5 * time.Minute
+
+var errKeyUsage = errors.New("tls: key usage of the peer's certificate is not for this handshake")
+
+// usable tells whether the key usage of a peer's certificate, if it has one, is for what the key was
+// used for: to sign, or with TLS 1.2's plain RSA key exchange to decrypt. BoringSSL asks that of both
+// sides with TLS 1.3, and of servers with TLS 1.2.
+func usable(cs *tls.ConnectionState, use x509.ExtKeyUsage) bool {
+	leaf := cs.PeerCertificates[0]
+	if leaf.KeyUsage == 0 || cs.Version < tls.VersionTLS13 && use == x509.ExtKeyUsageClientAuth {
+		return true
+	}
+	want := x509.KeyUsageDigitalSignature
+	switch cs.CipherSuite {
+	case tls.TLS_RSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_256_CBC_SHA,
+		tls.TLS_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_AES_256_GCM_SHA384:
+		want = x509.KeyUsageKeyEncipherment
+	}
+	return leaf.KeyUsage&want != 0
+}
 
 // verifyLeaf checks a certificate's names and pins.
 func (v *Validation) verifyLeaf(leaf *x509.Certificate, names []string) error {
