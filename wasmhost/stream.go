@@ -129,12 +129,19 @@ func (s *Stream) Abandon() {
 	p.unref()
 }
 
-// TryLog runs on_log at once if the VM is free: false if it isn't, or has failed.
+// TryLog makes the last calls, on_log, on_done and on_delete, at once if the VM is free: false if it
+// isn't, or has failed. Nothing but End may follow.
 func (s *Stream) TryLog(t *stream.Turn) bool {
 	if !s.vm.TryEnter(t) {
 		return false
 	}
-	s.vm.conclude(t, s.log())
+	s.gone = true
+	if s.vm.isClone { // Another stream's, from here on.
+		s.vm.mu.Lock()
+		delete(s.vm.streams, s)
+		s.vm.mu.Unlock()
+	}
+	s.vm.conclude(t, s.last(true))
 	return true
 }
 
@@ -153,7 +160,8 @@ func (s *Stream) End(t *stream.Turn, log bool) {
 	s.inbox = nil
 	s.mu.Unlock()
 	switch {
-	case s.gone, s.id == 0 && !log:
+	case s.gone:
+	case s.id == 0 && !log:
 		if v.isClone && !v.Dead() {
 			v.giveBack()
 		}

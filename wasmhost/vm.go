@@ -260,6 +260,7 @@ func (v *VM) granted() {
 
 // settle does what the guest calls since the VM was entered have left to do outside the guest.
 func (v *VM) settle(t *stream.Turn) {
+	v.abi.Idle()
 	v.grewTo(int64(v.abi.MemoryBytes()))
 	for i, f := range v.deferred {
 		v.deferred[i] = nil

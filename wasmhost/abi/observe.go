@@ -114,15 +114,23 @@ func (v *VM) entering(cb callback, args []uint64) watch {
 		w.text = describeCallback(cb, args)
 		v.observer.Entering(w.text)
 	}
-	w.start = time.Since(v.epoch)
+	// Between two callbacks of one entry there is no more than a look at what is next: the clock isn't
+	// asked twice.
+	if w.start = v.lastLeft; w.start == 0 {
+		w.start = time.Since(v.epoch)
+	}
 	return w
 }
+
+// Idle says that the VM was left: what comes next is later.
+func (v *VM) Idle() { v.lastLeft = 0 }
 
 func (v *VM) left(w watch, cb callback, result uint64, err error) {
 	if v.meter == nil {
 		return
 	}
-	took := time.Since(v.epoch) - w.start
+	v.lastLeft = time.Since(v.epoch)
+	took := v.lastLeft - w.start
 	if v.observer != nil {
 		v.observer.Left(w.text, describeResult(cb, v, result), took, err)
 	}

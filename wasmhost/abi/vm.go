@@ -119,7 +119,8 @@ type VM struct {
 	declared    map[string]Declared
 	sharing     bool // the maps are a State's
 
-	meter    Meter // nil if the Host is none
+	lastLeft time.Duration // when the last callback of this entry ended; 0: there was none
+	meter    Meter         // nil if the Host is none
 	observer Observer
 	epoch    time.Time
 	measure  Measure
