@@ -125,7 +125,7 @@ func (c *Cluster) newActive() *active {
 	s := conf.Settings
 	a := &active{conf: conf, traffic: c.traffic.Get()}
 	a.breakers = load.NewBreakers(c.limits(s), a.traffic, c.remaining(s))
-	a.balancer = lb.New(&s.lb, c.m.opt.Random)
+	a.balancer = c.newBalancer(a)
 	a.pools = pool.Config{
 		Ctx:           c.m.opt.Ctx,
 		Dial:          &s.dial,

@@ -30,11 +30,12 @@ var clusterFields = config.Fields[*clusterv3.Cluster]{
 		filters typed_dns_resolver_config cleanup_interval upstream_bind_config common_lb_config
 		transport_socket transport_socket_matches metadata upstream_connection_options round_robin_lb_config
 		least_request_lb_config original_dst_lb_config load_balancing_policy wait_for_warm_on_init
+		ring_hash_lb_config maglev_lb_config
 		outlier_detection close_connections_on_host_health_failure`,
 	OffOnly: `protocol_selection track_timeout_budgets`,
 	Refused: `transport_socket_matcher stats_matcher
 		per_connection_buffer_high_watermark_timeout health_checks
-		ring_hash_lb_config maglev_lb_config lb_subset_config lrs_server
+		lb_subset_config lrs_server
 		lrs_report_endpoint_metrics upstream_config track_cluster_stats
 		queuing_policies`,
 	NoOp: map[string]string{
@@ -65,6 +66,8 @@ type Env struct {
 	// Scope and Log are those of the process, for transport sockets.
 	Scope *stats.Scope
 	Log   *slog.Logger
+	// RuntimeDouble looks a number of the runtime up; nil knows none.
+	RuntimeDouble func(key string) (float64, bool)
 	// Bind is cluster_manager.upstream_bind_config, for clusters without one of their own.
 	Bind *Bind
 }

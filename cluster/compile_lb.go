@@ -5,8 +5,11 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/common/v3"
 	leastrequestv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
+	maglevv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/maglev/v3"
 	randomv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/random/v3"
+	ringhashv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/ring_hash/v3"
 	roundrobinv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/round_robin/v3"
+	wrrlocalityv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/wrr_locality/v3"
 
 	"sidecar/cluster/lb"
 	"sidecar/internal/config"
@@ -14,8 +17,8 @@ import (
 
 var (
 	commonLbFields = config.Fields[*clusterv3.Cluster_CommonLbConfig]{
-		Used:    "healthy_panic_threshold locality_weighted_lb_config close_connections_on_host_set_change zone_aware_lb_config",
-		Refused: "consistent_hashing_lb_config override_host_status",
+		Used:    "healthy_panic_threshold locality_weighted_lb_config close_connections_on_host_set_change zone_aware_lb_config consistent_hashing_lb_config",
+		Refused: "override_host_status",
 		NoOp: map[string]string{
 			"update_merge_window": "each update is applied as it comes; merging saves Envoy work on " +
 				"every worker thread, of which there is none here",
@@ -30,22 +33,22 @@ var (
 			"min_cluster_size": "zone aware routing needs the bootstrap's local_cluster_name, which is refused",
 		},
 	}
-	roundRobinFields   = config.Fields[*clusterv3.Cluster_RoundRobinLbConfig]{Refused: "slow_start_config"}
+	roundRobinFields   = config.Fields[*clusterv3.Cluster_RoundRobinLbConfig]{Used: "slow_start_config"}
 	leastRequestFields = config.Fields[*clusterv3.Cluster_LeastRequestLbConfig]{
-		Used: "choice_count active_request_bias", Refused: "slow_start_config",
+		Used: "choice_count active_request_bias slow_start_config",
 	}
-	biasFields    = config.Fields[*corev3.RuntimeDouble]{Used: "default_value", Refused: "runtime_key"}
+	biasFields    = config.Fields[*corev3.RuntimeDouble]{Used: "default_value runtime_key"}
 	policiesField = config.Fields[*clusterv3.LoadBalancingPolicy]{Used: "policies"}
 	policyField   = config.Fields[*clusterv3.LoadBalancingPolicy_Policy]{Used: "typed_extension_config"}
 	typedField    = config.Fields[*corev3.TypedExtensionConfig]{
 		Used: "typed_config", NoOp: map[string]string{"name": "the type alone says what it is, as in Envoy"},
 	}
 
-	extRoundRobinFields   = config.Fields[*roundrobinv3.RoundRobin]{Used: "locality_lb_config", Refused: "slow_start_config"}
+	extRoundRobinFields   = config.Fields[*roundrobinv3.RoundRobin]{Used: "locality_lb_config slow_start_config"}
+	wrrLocalityFields     = config.Fields[*wrrlocalityv3.WrrLocality]{Used: "endpoint_picking_policy"}
 	extRandomFields       = config.Fields[*randomv3.Random]{Used: "locality_lb_config"}
 	extLeastRequestFields = config.Fields[*leastrequestv3.LeastRequest]{
-		Used:    "choice_count active_request_bias locality_lb_config enable_full_scan selection_method",
-		Refused: "slow_start_config",
+		Used: "choice_count active_request_bias locality_lb_config enable_full_scan selection_method slow_start_config",
 	}
 	extLocalityFields         = config.Fields[*commonv3.LocalityLbConfig]{Used: "zone_aware_lb_config locality_weighted_lb_config"}
 	extLocalityWeightedFields = config.Fields[*commonv3.LocalityLbConfig_LocalityWeightedLbConfig]{}
@@ -73,6 +76,10 @@ func (c *compiler) balancing() {
 		c.set.lb.Policy = lb.LeastRequest
 	case clusterv3.Cluster_RANDOM:
 		c.set.lb.Policy = lb.Random
+	case clusterv3.Cluster_RING_HASH:
+		c.hashing(lb.RingHash)
+	case clusterv3.Cluster_MAGLEV:
+		c.hashing(lb.Maglev)
 	case clusterv3.Cluster_CLUSTER_PROVIDED:
 		if !own {
 			c.errs.Addf(p, "CLUSTER_PROVIDED is for cluster type ORIGINAL_DST, not %s", c.msg.GetType())
@@ -112,13 +119,22 @@ func (c *compiler) commonLb(p *config.Path, m *clusterv3.Cluster_CommonLbConfig)
 // legacyLb compiles the lb_config of lb_policy.
 func (c *compiler) legacyLb() {
 	if m := c.msg.GetRoundRobinLbConfig(); m != nil {
-		roundRobinFields.Check(config.Field("round_robin_lb_config"), m, c.errs)
+		p := config.Field("round_robin_lb_config")
+		roundRobinFields.Check(p, m, c.errs)
+		if s := m.GetSlowStartConfig(); s != nil {
+			slowStartFields.Check(p.Field("slow_start_config"), s, c.errs)
+			c.set.lb.SlowStart = c.slowStart(p.Field("slow_start_config"), s)
+		}
 	}
 	if m := c.msg.GetLeastRequestLbConfig(); m != nil {
 		p := config.Field("least_request_lb_config")
 		leastRequestFields.Check(p, m, c.errs)
 		c.set.lb.Choices = config.Value(m.GetChoiceCount(), 2)
 		c.bias(p.Field("active_request_bias"), m.GetActiveRequestBias())
+		if s := m.GetSlowStartConfig(); s != nil {
+			slowStartFields.Check(p.Field("slow_start_config"), s, c.errs)
+			c.set.lb.SlowStart = c.slowStart(p.Field("slow_start_config"), s)
+		}
 	}
 }
 
@@ -126,8 +142,7 @@ func (c *compiler) bias(p *config.Path, m *corev3.RuntimeDouble) {
 	if m == nil {
 		return
 	}
-	biasFields.Check(p, m, c.errs)
-	if c.set.lb.ActiveBias = m.GetDefaultValue(); !(c.set.lb.ActiveBias >= 0) {
+	if c.set.lb.ActiveBias = c.runtimeDouble(p, m, 1); !(c.set.lb.ActiveBias >= 0) {
 		c.errs.Add(p.Field("default_value"), "must not be negative")
 	}
 }
@@ -148,7 +163,8 @@ func (c *compiler) policies(p *config.Path, m *clusterv3.LoadBalancingPolicy) {
 			return
 		}
 	}
-	c.errs.Add(p, "has no policy that is supported (round_robin, least_request, random)")
+	c.errs.Add(p, "has no policy that is supported (round_robin, least_request, random, "+
+		"ring_hash, maglev, wrr_locality)")
 }
 
 func (c *compiler) policy(p *config.Path, ext *corev3.TypedExtensionConfig) bool {
@@ -160,6 +176,7 @@ func (c *compiler) policy(p *config.Path, ext *corev3.TypedExtensionConfig) bool
 		if m, ok := config.OpenAs[*roundrobinv3.RoundRobin](p, a, c.errs); ok {
 			extRoundRobinFields.Check(p, m, c.errs)
 			c.locality(p.Field("locality_lb_config"), m.GetLocalityLbConfig())
+			c.extSlowStart(p.Field("slow_start_config"), m.GetSlowStartConfig())
 		}
 	case prefix + "random.v3.Random":
 		c.set.lb.Policy = lb.Random
@@ -172,10 +189,31 @@ func (c *compiler) policy(p *config.Path, ext *corev3.TypedExtensionConfig) bool
 		if m, ok := config.OpenAs[*leastrequestv3.LeastRequest](p, a, c.errs); ok {
 			c.leastRequest(p, m)
 		}
+	case prefix + "ring_hash.v3.RingHash":
+		if m, ok := config.OpenAs[*ringhashv3.RingHash](p, a, c.errs); ok {
+			c.extRingHash(p, m)
+		}
+	case prefix + "maglev.v3.Maglev":
+		if m, ok := config.OpenAs[*maglevv3.Maglev](p, a, c.errs); ok {
+			c.extMaglev(p, m)
+		}
+	case prefix + "wrr_locality.v3.WrrLocality":
+		if m, ok := config.OpenAs[*wrrlocalityv3.WrrLocality](p, a, c.errs); ok {
+			wrrLocalityFields.Check(p, m, c.errs)
+			c.policies(p.Field("endpoint_picking_policy"), m.GetEndpointPickingPolicy())
+			c.set.lb.LocalityWeighted = true
+		}
 	default:
 		return false
 	}
 	return true
+}
+
+func (c *compiler) extSlowStart(p *config.Path, m *commonv3.SlowStartConfig) {
+	if m != nil {
+		extSlowStartFields.Check(p, m, c.errs)
+		c.set.lb.SlowStart = c.slowStart(p, m)
+	}
 }
 
 func (c *compiler) leastRequest(p *config.Path, m *leastrequestv3.LeastRequest) {
@@ -184,6 +222,7 @@ func (c *compiler) leastRequest(p *config.Path, m *leastrequestv3.LeastRequest) 
 	c.set.lb.FullScan = m.GetSelectionMethod() == leastrequestv3.LeastRequest_FULL_SCAN ||
 		config.Value(m.GetEnableFullScan(), false) //nolint:staticcheck // deprecated, still read by Envoy
 	c.bias(p.Field("active_request_bias"), m.GetActiveRequestBias())
+	c.extSlowStart(p.Field("slow_start_config"), m.GetSlowStartConfig())
 	c.locality(p.Field("locality_lb_config"), m.GetLocalityLbConfig())
 }
 

@@ -46,11 +46,19 @@ func TestCompileErrors(t *testing.T) {
 		{"TLS by name", name + "transport_socket: {name: envoy.transport_sockets.tls}", []string{
 			`transport_socket.name: transport socket "envoy.transport_sockets.tls" is not supported`,
 		}},
-		{"ring hash", name + "lb_policy: RING_HASH", []string{"lb_policy: RING_HASH is not supported"}},
-		{"maglev", name + "lb_policy: MAGLEV", []string{"lb_policy: MAGLEV is not supported"}},
+		{"ring size", name + "lb_policy: RING_HASH\nring_hash_lb_config: {minimum_ring_size: 2, maximum_ring_size: 1}", []string{
+			"ring_hash_lb_config: ring hash: minimum_ring_size (2) > maximum_ring_size (1)",
+		}},
+		{"table size", name + "lb_policy: MAGLEV\nmaglev_lb_config: {table_size: 1000}", []string{
+			"maglev_lb_config.table_size: The table size of maglev must be prime number",
+		}},
+		{"host names in a ring", name + "lb_policy: MAGLEV\ncommon_lb_config: {consistent_hashing_lb_config: {use_hostname_for_hashing: true}}", []string{
+			"common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing: " +
+				"Cannot use hostname for consistent hashing loadbalancing for a cluster that is not STRICT_DNS",
+		}},
 		{"no policy known", name + "load_balancing_policy: {policies: [{typed_extension_config: {name: x, typed_config: " +
 			"{\"@type\": type.googleapis.com/google.protobuf.StringValue, value: x}}}]}", []string{
-			"load_balancing_policy.policies: has no policy that is supported (round_robin, least_request, random)",
+			"load_balancing_policy.policies: has no policy that is supported (round_robin, least_request, random, ring_hash, maglev, wrr_locality)",
 		}},
 		{"several at once", name + "health_checks: []\noutlier_detection: {monitors: [{name: x}]}\nlb_subset_config: {}\nfilters: [{name: x}]", []string{
 			"outlier_detection.monitors: is not supported", "outlier_detection.monitors[0].typed_config: value is required", "lb_subset_config: is not supported",
@@ -91,9 +99,6 @@ func TestCompileErrors(t *testing.T) {
 		}},
 		{"metadata key", name + "type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\noriginal_dst_lb_config: {metadata_key: {key: x, path: [{index: 1}]}}", []string{
 			"original_dst_lb_config.metadata_key.path[0].index: is not supported",
-		}},
-		{"slow start", name + "round_robin_lb_config: {slow_start_config: {slow_start_window: 1s}}", []string{
-			"round_robin_lb_config.slow_start_config: is not supported",
 		}},
 		{"limits per host", name + "circuit_breakers: {per_host_thresholds: [{max_requests: 1}]}", []string{
 			"circuit_breakers.per_host_thresholds[0].max_requests: is not supported",

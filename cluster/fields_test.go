@@ -13,7 +13,8 @@ func TestFieldsAccounted(t *testing.T) {
 		"envoy.config.core.v3.ConfigSource",         // internal/config/source
 		"envoy.config.core.v3.Http2ProtocolOptions", // internal/config/protocol
 	},
-		outlier.Fields,
+		outlier.Fields, ringHashFields, maglevFields, hashingFields, slowStartFields, extRingHashFields,
+		extMaglevFields, extHashingFields, extSlowStartFields, wrrLocalityFields,
 		clusterFields, metadataFields, addressFields, socketAddressFields, pipeFields,
 		assignmentFields, policyFields, dropFields, localityFields, lbEndpointListFields,
 		localityNameFields, lbEndpointFields, endpointFields, additionalAddressFields,

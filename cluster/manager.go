@@ -35,6 +35,8 @@ type Options struct {
 	Random func() uint64
 	// Runtime looks a number of the runtime up; nil knows none.
 	Runtime func(key string) (uint64, bool)
+	// RuntimeDouble is for Env, see there.
+	RuntimeDouble func(key string) (float64, bool)
 	// Bind and Transports are for Env, see there.
 	Bind       *Bind
 	Transports map[string]*filter.TransportEntry
@@ -140,7 +142,7 @@ func (m *Manager) DNSCaches() *dnscache.Caches { return m.caches }
 func (m *Manager) Env() Env {
 	return Env{
 		Intern: &m.intern, NoEDS: m.opt.Subscriber == nil, Bind: m.opt.Bind,
-		Transports: m.opt.Transports, Network: m.opt.Network, Caches: m.caches, Scope: m.root, Log: m.opt.Log,
+		Transports: m.opt.Transports, RuntimeDouble: m.opt.RuntimeDouble, Network: m.opt.Network, Caches: m.caches, Scope: m.root, Log: m.opt.Log,
 	}
 }
 

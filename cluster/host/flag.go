@@ -1,5 +1,7 @@
 package host
 
+import "time"
+
 // Flag is what was found out about a host here, besides what the control plane says of it
 // (Envoy's Host::HealthFlag).
 type Flag uint32
@@ -87,6 +89,19 @@ func (h *Host) Watch(create func() any) any {
 	s.watch.CompareAndSwap(nil, &w)
 	return *s.watch.Load()
 }
+
+// Since returns when the host came up, the zero time if nobody has noted that.
+func (h *Host) Since() time.Time {
+	if s := h.state.Load(); s != nil {
+		if ns := s.since.Load(); ns != 0 {
+			return time.Unix(0, ns)
+		}
+	}
+	return time.Time{}
+}
+
+// SetSince notes when the host came up, from which slow start counts.
+func (h *Host) SetSince(t time.Time) { h.live().since.Store(t.UnixNano()) }
 
 // Removed tells whether the host has left its cluster.
 func (h *Host) Removed() bool {

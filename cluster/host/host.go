@@ -68,6 +68,7 @@ type state struct {
 	mu       sync.Mutex // guards making pools, and removed
 	pools    [PoolSlots]atomic.Pointer[Pool]
 	watch    atomic.Pointer[any] // of outlier detection
+	since    atomic.Int64        // when the host came up, for slow start; unix nanoseconds
 	keyed    map[string]Pool     // guarded by mu; nil for most
 	removed  bool
 }

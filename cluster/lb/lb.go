@@ -2,6 +2,7 @@ package lb
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"sidecar/cluster/host"
@@ -15,6 +16,8 @@ const (
 	RoundRobin Policy = iota
 	LeastRequest
 	Random
+	RingHash
+	Maglev
 )
 
 // Config is the compiled load balancing configuration of a cluster. It never changes and is shared
@@ -33,16 +36,25 @@ type Config struct {
 	FullScan bool
 	// ActiveBias is the power of the active requests in a weighted least request.
 	ActiveBias float64
+	// Hash is for the policies that hash, SlowStart for the others; nil for none.
+	Hash      *Hashing
+	SlowStart *SlowStart
 }
 
 // Context narrows a choice: what a retry knows.
 type Context struct {
+	// Hash is what consistent hashing goes by, if HasHash; else a random one.
+	Hash    uint64
+	HasHash bool
 	// Tried are hosts to avoid, and MaxAttempts how often to choose again when one comes up (the host
 	// predicates of a retry policy, host_selection_retry_max_attempts).
 	Tried       []*host.Host
 	MaxAttempts int
 	// OmitCanary avoids canary hosts (envoy.retry_host_predicates.omit_canary_hosts).
 	OmitCanary bool
+	// OmitMetadata, if not nil, avoids hosts whose envoy.lb metadata has all of these values
+	// (envoy.retry_host_predicates.omit_host_metadata).
+	OmitMetadata *Labels
 	// Previous takes traffic away from priorities that were tried; the zero value does nothing.
 	Previous Previous
 	// Avoid, if not nil, tells of any other reason to choose again.
@@ -50,34 +62,62 @@ type Context struct {
 }
 
 func (c *Context) rejects(h *host.Host) bool {
-	return slices.Contains(c.Tried, h) || c.OmitCanary && h.Attr().Canary || c.Avoid != nil && c.Avoid(h)
+	return slices.Contains(c.Tried, h) || c.OmitCanary && h.Attr().Canary ||
+		c.OmitMetadata != nil && c.OmitMetadata.Match(h) || c.Avoid != nil && c.Avoid(h)
 }
 
 // Balancer chooses hosts for one cluster.
 type Balancer struct {
 	conf *Config
+	env  Env
 	rng  func() uint64
+	mu   sync.Mutex // held while a plan is made, so that it is made once
 	plan atomic.Pointer[plan]
 	// turn goes on through updates, so that these don't send everybody to the first host.
 	turn atomic.Uint64
 }
 
-// New makes a balancer; rng must be safe for concurrent use.
-func New(conf *Config, rng func() uint64) *Balancer {
-	b := &Balancer{conf: conf, rng: rng}
-	b.turn.Store(rng())
+// Env is what a balancer works on.
+type Env struct {
+	// Random must be safe for concurrent use.
+	Random func() uint64
+	// Active is the number of active requests of the cluster; only bounded load asks.
+	Active func() int64
+	// Sizes, if not nil, is told how large the ring or the table of a priority is, and how many places of
+	// it the hosts with the least and the most have.
+	Sizes func(size, least, most uint64)
+}
+
+// New makes a balancer.
+func New(conf *Config, env Env) *Balancer {
+	b := &Balancer{conf: conf, env: env, rng: env.Random}
+	b.turn.Store(env.Random())
 	return b
 }
 
-// Pick chooses a host of the set, nil if there is none to be had. panicked says that health was
-// disregarded (lb_healthy_panic).
-func (b *Balancer) Pick(set *host.Set, c *Context) (h *host.Host, panicked bool) {
+// planOf returns the plan of a set, made at the first choice from it.
+func (b *Balancer) planOf(set *host.Set) *plan {
+	if p := b.plan.Load(); p != nil && p.set == set {
+		return p
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	p := b.plan.Load()
 	if p == nil || p.set != set {
 		p = newPlan(b, set)
 		b.plan.Store(p)
 	}
+	return p
+}
+
+// Pick chooses a host of the set, nil if there is none to be had. panicked says that health was
+// disregarded (lb_healthy_panic).
+func (b *Balancer) Pick(set *host.Set, c *Context) (h *host.Host, panicked bool) {
+	p := b.planOf(set)
 	loads := c.Previous.loads(set, p.loads)
+	if b.Hashes() {
+		return p.pickHash(b, c, loads)
+	}
 	for range c.MaxAttempts + 1 {
 		var in bool
 		h, in = p.pick(b, loads)
@@ -101,6 +141,7 @@ type groupPlan struct {
 	// Schedules over localities and the sources of each, if traffic goes by locality.
 	healthyBy, degradedBy *schedule[*source]
 	panic                 bool
+	hashed                *hashed // of the policies that hash
 }
 
 func newPlan(b *Balancer, set *host.Set) *plan {
@@ -110,6 +151,10 @@ func newPlan(b *Balancer, set *host.Set) *plan {
 	for i := range set.Priorities {
 		g, out := &set.Priorities[i], &p.groups[i]
 		out.panic = inPanic[i]
+		if b.Hashes() {
+			out.hashed = b.hashed(g, inPanic[i])
+			continue
+		}
 		out.all, out.healthy, out.degraded = b.source(g.All), b.source(g.Healthy), b.source(g.Degraded)
 		if !b.conf.LocalityWeighted || len(g.Localities) == 0 {
 			continue
@@ -130,7 +175,10 @@ func (b *Balancer) byLocality(g *host.Group, pick func(*host.LocalityGroup) []*h
 		if len(hosts) == 0 || l.Weight == 0 {
 			continue
 		}
-		share := float64(len(hosts)) * float64(g.Overprovision) / 100 / float64(len(l.All))
+		if len(l.All) == l.Excluded {
+			continue
+		}
+		share := float64(len(hosts)) * float64(g.Overprovision) / 100 / float64(len(l.All)-l.Excluded)
 		src := b.source(hosts)
 		s.add(&src, float64(l.Weight)*min(1, share))
 	}

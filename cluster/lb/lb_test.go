@@ -123,7 +123,7 @@ func TestDistribution(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			balancer := lb.New(&tt.conf, source(7))
+			balancer := lb.New(&tt.conf, lb.Env{Random: source(7)})
 			got := map[string]int{}
 			for range n {
 				if h, _ := balancer.Pick(tt.set, &lb.Context{}); h != nil {
@@ -163,7 +163,7 @@ func TestLeastRequestPrefersIdle(t *testing.T) {
 				hs = up(0, 2, 3)
 			}
 			hs[0].Counters().RqActive.Add(100)
-			b := lb.New(&conf, source(3))
+			b := lb.New(&conf, lb.Env{Random: source(3)})
 			busy := 0
 			s := set(host.Spec{Hosts: hs})
 			for range 1000 {
@@ -188,7 +188,7 @@ func TestChoosesAnother(t *testing.T) {
 	hs := up(0, 1, 1)
 	canary := hosts(2, host.Attributes{Canary: true}, 1)
 	s := set(host.Spec{Hosts: append(hs, canary...)})
-	b := lb.New(&lb.Config{PanicThreshold: 50}, source(5))
+	b := lb.New(&lb.Config{PanicThreshold: 50}, lb.Env{Random: source(5)})
 	for range 100 {
 		h, _ := b.Pick(s, &lb.Context{Tried: hs[:1], MaxAttempts: 5, OmitCanary: true})
 		if h != hs[1] {
@@ -203,7 +203,7 @@ func TestChoosesAnother(t *testing.T) {
 
 func TestPanicIsTold(t *testing.T) {
 	t.Parallel()
-	b := lb.New(&lb.Config{PanicThreshold: 50}, source(5))
+	b := lb.New(&lb.Config{PanicThreshold: 50}, lb.Env{Random: source(5)})
 	if _, in := b.Pick(set(host.Spec{Hosts: down(0, 1)}), &lb.Context{}); !in {
 		t.Fatal("panic was not told")
 	}
@@ -216,7 +216,7 @@ func TestPanicIsTold(t *testing.T) {
 func TestTurnSurvivesUpdates(t *testing.T) {
 	t.Parallel()
 	hs := up(0, 1, 1, 1)
-	b := lb.New(&lb.Config{PanicThreshold: 50}, source(5))
+	b := lb.New(&lb.Config{PanicThreshold: 50}, lb.Env{Random: source(5)})
 	got := map[*host.Host]int{}
 	for range 300 {
 		h, _ := b.Pick(set(host.Spec{Hosts: hs}), &lb.Context{})
@@ -231,7 +231,7 @@ func TestTurnSurvivesUpdates(t *testing.T) {
 
 func TestConcurrentPicks(t *testing.T) {
 	t.Parallel()
-	b := lb.New(&lb.Config{Policy: lb.LeastRequest, Choices: 2, ActiveBias: 1}, rand.Uint64)
+	b := lb.New(&lb.Config{Policy: lb.LeastRequest, Choices: 2, ActiveBias: 1}, lb.Env{Random: rand.Uint64})
 	sets := []*host.Set{set(host.Spec{Hosts: up(0, 1, 2, 3)}), set(host.Spec{Hosts: up(0, 1, 1)})}
 	var wg sync.WaitGroup
 	for i := range 4 {
@@ -251,7 +251,7 @@ func TestAllocsPick(t *testing.T) {
 	for name, s := range map[string]*host.Set{
 		"equal weights": set(host.Spec{Hosts: up(0, 1, 1)}), "weighted": set(host.Spec{Hosts: up(0, 1, 2)}),
 	} {
-		b := lb.New(&lb.Config{Policy: lb.LeastRequest, Choices: 2, ActiveBias: 1}, rand.Uint64)
+		b := lb.New(&lb.Config{Policy: lb.LeastRequest, Choices: 2, ActiveBias: 1}, lb.Env{Random: rand.Uint64})
 		c := &lb.Context{}
 		if n := testing.AllocsPerRun(100, func() { b.Pick(s, c) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
@@ -260,7 +260,7 @@ func TestAllocsPick(t *testing.T) {
 }
 
 func BenchmarkPick(b *testing.B) {
-	balancer := lb.New(&lb.Config{Policy: lb.LeastRequest, Choices: 2, ActiveBias: 1}, rand.Uint64)
+	balancer := lb.New(&lb.Config{Policy: lb.LeastRequest, Choices: 2, ActiveBias: 1}, lb.Env{Random: rand.Uint64})
 	s := set(host.Spec{Hosts: up(0, 1, 1, 1, 1)})
 	c := &lb.Context{}
 	for b.Loop() {

@@ -32,7 +32,7 @@ func TestPreviousPriorities(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := lb.New(&lb.Config{PanicThreshold: 50}, source(1))
+			b := lb.New(&lb.Config{PanicThreshold: 50}, lb.Env{Random: source(1)})
 			for range 50 {
 				ctx := lb.Context{Previous: lb.Previous{Attempted: c.tried, Frequency: c.frequency}}
 				h, _ := b.Pick(s, &ctx)

@@ -2,6 +2,8 @@ package lb
 
 import (
 	"math"
+	"slices"
+	"time"
 
 	"sidecar/cluster/host"
 )
@@ -15,15 +17,13 @@ type source struct {
 
 func (b *Balancer) source(hosts []*host.Host) source {
 	s := source{hosts: hosts}
+	slow := b.conf.SlowStart != nil && b.conf.SlowStart.begin(hosts, time.Now())
 	if b.conf.Policy == Random || len(hosts) < 2 {
 		return s
 	}
 	first := hosts[0].Attr().Weight
-	for _, h := range hosts[1:] {
-		if h.Attr().Weight != first {
-			s.weighted = b.schedule(hosts)
-			break
-		}
+	if slow || slices.ContainsFunc(hosts, func(h *host.Host) bool { return h.Attr().Weight != first }) {
+		s.weighted = b.schedule(hosts)
 	}
 	return s
 }
@@ -31,23 +31,27 @@ func (b *Balancer) source(hosts []*host.Host) source {
 // schedule makes the weighted schedule of hosts. Least request lowers a weight by the active
 // requests each time a host is scheduled again.
 func (b *Balancer) schedule(hosts []*host.Host) *schedule[*host.Host] {
-	weigh := func(h *host.Host) float64 { return float64(max(1, h.Attr().Weight)) }
-	if b.conf.Policy == LeastRequest && b.conf.ActiveBias != 0 {
-		bias := b.conf.ActiveBias
-		weigh = func(h *host.Host) float64 {
-			w := float64(max(1, h.Attr().Weight))
-			if bias == 1 {
-				return w / float64(h.Active()+1)
-			}
-			return w / math.Pow(float64(h.Active()+1), bias)
-		}
-	}
-	s := newSchedule(weigh)
+	s := newSchedule(b.weight)
 	for _, h := range hosts {
-		s.add(h, weigh(h))
+		s.add(h, b.weight(h))
 	}
 	s.rotate(b.rng() % uint64(len(hosts)))
 	return s
+}
+
+func (b *Balancer) weight(h *host.Host) float64 {
+	w := float64(max(1, h.Attr().Weight))
+	if bias := b.conf.ActiveBias; b.conf.Policy == LeastRequest && bias != 0 {
+		if bias == 1 {
+			w /= float64(h.Active() + 1)
+		} else {
+			w /= math.Pow(float64(h.Active()+1), bias)
+		}
+	}
+	if b.conf.SlowStart != nil {
+		w *= b.conf.SlowStart.factor(h, time.Now())
+	}
+	return w
 }
 
 func (s *source) pick(b *Balancer) *host.Host {

@@ -17,6 +17,16 @@ func (s *Server) runtimeNumber(key string) (uint64, bool) {
 	return 0, false
 }
 
+// runtimeDouble is runtimeNumber for numbers that need not be whole.
+func (s *Server) runtimeDouble(key string) (float64, bool) {
+	for _, l := range slices.Backward(s.boot.Runtime) {
+		if v, ok := l.Values[key]; ok && v.IsNumber {
+			return float64(v.Number), true
+		}
+	}
+	return 0, false
+}
+
 // strictHTTP1 is our own runtime key: with true, HTTP/1 codecs of downstream connections refuse what
 // Envoy takes though RFC 9112 does not allow it. It is read when a listener is compiled.
 const strictHTTP1 = "sidecar.http1.strict"

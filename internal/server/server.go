@@ -158,6 +158,7 @@ func (s *Server) assemble(errs *config.Errors) error {
 		Ctx: context.Background(), Scope: s.scope, Log: s.opts.Logs.Component("upstream"),
 		Concurrency: s.opts.Concurrency, NewCodec: newClientCodec, NewHTTP2: newHTTP2Client, Random: rand.Uint64, Subscriber: s.xds,
 		Bind: bind, Network: s.networkFilters(), Transports: s.transports(), Runtime: s.runtimeNumber,
+		RuntimeDouble: s.runtimeDouble,
 	})
 	s.wasm, err = wasmhost.NewHost(s.wasmOptions())
 	if err != nil {

@@ -42,6 +42,7 @@ type Action struct {
 	// Connect is set where CONNECT (or connect-udp) ends here and its payload goes to the cluster.
 	Connect *ConnectConfig
 
+	hash          []hashMethod
 	upgrades      []upgradeSwitch
 	prefixRewrite string
 	regexRewrite  *match.Substitution
@@ -103,6 +104,7 @@ func (c *compiler) action(p *config.Path, m *routev3.RouteAction, in *inherited,
 	}
 	c.maxStreamDuration(p.Field("max_stream_duration"), m.GetMaxStreamDuration(), a)
 	c.rewrites(p, m, a)
+	a.hash = c.hashPolicies(p.Field("hash_policy"), m.GetHashPolicy())
 	c.upgrades(p.Field("upgrade_configs"), m.GetUpgradeConfigs(), a)
 	a.Retry = in.retry
 	if m.GetRetryPolicy() != nil {

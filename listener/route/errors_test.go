@@ -29,7 +29,9 @@ func TestEveryFieldIsAccountedFor(t *testing.T) {
 		tlsMatchFields, runtimeFractionFields, actionFields, upgradeFields, connectFields,
 		durationFields, mirrorFields, weightedFields, clusterWeightFields, redirectFields,
 		directResponseFields, retryFields, retryPriorityFields, retryPredicateFields, backOffFields,
-		limitedBackOffFields, resetHeaderFields, metadataFields, perRouteFields)
+		limitedBackOffFields, resetHeaderFields, metadataFields, perRouteFields,
+		hashPolicyFields, hashHeaderFields, hashCookieFields, hashAttributeFields, hashSourceFields,
+		hashQueryFields, hashStateFields, omitMetadataFields)
 }
 
 // wants has the text of each error, in Envoy's words where it has some.
@@ -82,7 +84,7 @@ func TestCompileErrors(t *testing.T) {
 		"body too large":          {route("{match: {prefix: /}, direct_response: {status: 200, body: {inline_string: '" + strings.Repeat("a", 4097) + "'}}}"), []string{at + "direct_response.body.inline_string: is larger than 4096 bytes"}},
 		"no such file":            {route("{match: {prefix: /}, direct_response: {status: 200, body: {filename: /nope}}}"), []string{at + "direct_response.body.filename: /nope: "}},
 		"back-off":                {route("{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_back_off: {base_interval: 1s, max_interval: 0.5s}}}}"), []string{"retry_policy.max_interval must greater than or equal to the base_interval"}},
-		"other host predicate":    {route("{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_host_predicate: [{name: envoy.retry_host_predicates.omit_canary_hosts}]}}}"), []string{at + "route.retry_policy.retry_host_predicate[0].name: envoy.retry_host_predicates.omit_canary_hosts is not supported"}},
+		"other host predicate":    {route("{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_host_predicate: [{name: envoy.retry_host_predicates.some_other}]}}}"), []string{at + "route.retry_policy.retry_host_predicate[0].name: envoy.retry_host_predicates.some_other is not supported"}},
 		"virtual cluster":         {"name: r\nvirtual_hosts: [{name: a, domains: ['*'], virtual_clusters: [{name: x}]}]", []string{"virtual_hosts[0].virtual_clusters[0]: virtual clusters must define 'headers'"}},
 		"cors":                    {route("{match: {prefix: /}, route: {cluster: c, cors: {allow_methods: GET}}}"), []string{at + "route.cors: is not supported"}},
 		"filter that isn't there": {route("{match: {prefix: /}, route: {cluster: c}, typed_per_filter_config: {foo: {'@type': type.googleapis.com/google.protobuf.Duration, value: 1s}}}"), []string{at + `typed_per_filter_config["foo"]: Didn't find a registered implementation for 'foo' with type URL: 'google.protobuf.Duration'`}},

@@ -5,9 +5,9 @@ import (
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	previousprioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 
+	"sidecar/cluster/lb"
 	"sidecar/internal/config"
 	"sidecar/internal/match"
 )
@@ -109,6 +109,9 @@ type RetryPolicy struct {
 	// PreviousHosts avoids hosts that were tried, in up to HostSelectionAttempts picks.
 	PreviousHosts         bool
 	HostSelectionAttempts int64
+	// OmitCanary and OmitMetadata, if not nil, avoid hosts that are canaries or labelled so.
+	OmitCanary   bool
+	OmitMetadata *lb.Labels
 	// PreviousPriorities, if not 0, avoids priorities that were tried; it is the update_frequency.
 	PreviousPriorities int32
 	// RateLimited is the back-off that response headers ask for; nil if there is none.
@@ -150,25 +153,12 @@ func (c *compiler) retryPolicy(p *config.Path, m *routev3.RetryPolicy) *RetryPol
 		r.HostSelectionAttempts = n
 	}
 	for i, h := range m.GetRetryHostPredicate() {
-		r.PreviousHosts = c.previousHosts(p.Field("retry_host_predicate").Index(i), h) || r.PreviousHosts
+		c.hostPredicate(p.Field("retry_host_predicate").Index(i), h, r)
 	}
 	r.PreviousPriorities = c.previousPriorities(p.Field("retry_priority"), m.GetRetryPriority())
 	c.backOff(p.Field("retry_back_off"), m.GetRetryBackOff(), r)
 	r.RateLimited = c.rateLimitedBackOff(p.Field("rate_limited_retry_back_off"), m.GetRateLimitedRetryBackOff())
 	return r
-}
-
-func (c *compiler) previousHosts(p *config.Path, m *routev3.RetryPolicy_RetryHostPredicate) bool {
-	retryPredicateFields.Check(p, m, c.errs)
-	if a := m.GetTypedConfig(); a != nil {
-		_, ok := config.OpenAs[*previoushostsv3.PreviousHostsPredicate](p.Field("typed_config"), a, c.errs)
-		return ok
-	}
-	if m.GetName() == "envoy.retry_host_predicates.previous_hosts" {
-		return true
-	}
-	c.errs.Addf(p.Field("name"), "%s is not supported", m.GetName())
-	return false
 }
 
 func (c *compiler) previousPriorities(p *config.Path, m *routev3.RetryPolicy_RetryPriority) int32 {

@@ -94,7 +94,11 @@ func (x *retryState) context(c *cluster.Context) {
 		return
 	}
 	if p.PreviousHosts {
-		c.Tried, c.MaxAttempts = x.tried, int(p.HostSelectionAttempts)
+		c.Tried = x.tried
+	}
+	c.OmitCanary, c.OmitMetadata = p.OmitCanary, p.OmitMetadata
+	if p.PreviousHosts || p.OmitCanary || p.OmitMetadata != nil {
+		c.MaxAttempts = int(p.HostSelectionAttempts)
 	}
 	if p.PreviousPriorities > 0 {
 		c.Previous = lb.Previous{Attempted: x.tried, Frequency: int(p.PreviousPriorities)}

@@ -71,6 +71,7 @@ type Filter struct {
 	response cluster.Response // as charged
 	timeouts timeouts
 	retry    retryState
+	cookies  []string       // that hash policies have the response set
 	groups   [2]*groupStats // of the virtual cluster and of the route
 	mirrors  []mirror       // that are still to get the request
 
@@ -220,6 +221,10 @@ func (r *Filter) prepare(t *stream.Turn) {
 	r.retry.read(r)
 	r.findGroups()
 	r.entry.FinalizeRequest(r.request, r.info, !r.cfg.suppressHeaders)
+	if r.cluster.Hashes() {
+		hashed := r.entry.Action.Hash(r.request, r.info)
+		r.ctx.Hash, r.ctx.HasHash, r.cookies = hashed.Hash, hashed.OK, hashed.SetCookies
+	}
 	r.timeouts.announce(r)
 	r.ctx.Ask = r.cluster.Ask(r.request, r.request.Value(header.Authority), r.info)
 	r.bodyLimit = int(min(r.entry.BufferLimit, uint64(r.settings.BufferLimit)))

@@ -247,6 +247,9 @@ func (r *Filter) onHeaders(t *stream.Turn, h *header.Map, end bool) {
 	r.answerAttempts(h)
 	r.info.Status, r.info.Details, r.info.Response = status, "via_upstream", h
 	r.entry.FinalizeResponse(h, r.info)
+	for _, cookie := range r.cookies {
+		h.Add("set-cookie", cookie)
+	}
 	if end {
 		r.responseEnd(t)
 	}
