@@ -180,12 +180,17 @@ type TLSInfo struct {
 	Peer, Own                                    CertInfo
 	// PeerChainPEM are all certificates that the peer sent, its own first, each as CertInfo.PEM.
 	PeerChainPEM string
+	// PeerChainSHA256, PeerChainSHA1 and PeerChainSerials are of the same certificates, divided by commas.
+	PeerChainSHA256, PeerChainSHA1, PeerChainSerials string
+	// IssuerSHA256 and IssuerSerial are of the certificate that the peer's was verified with; empty if it
+	// was not, or if the session was resumed.
+	IssuerSHA256, IssuerSerial string
 }
 
 // CertInfo is what log lines and properties show of a certificate.
 type CertInfo struct {
 	Subject, Issuer, Serial, SHA256, SHA1, PEM string
-	URISAN, DNSSAN, IPSAN, EmailSAN            []string
+	URISAN, DNSSAN, IPSAN, EmailSAN, OtherSAN  []string
 	NotBefore, NotAfter                        time.Time
 }
 
@@ -207,8 +212,8 @@ type UpstreamInfo struct {
 	HostMetadata     map[string]map[string]any
 	// Conn is the connection's record, which the network filters of the cluster write to as it begins;
 	// nil if the cluster has none.
-	Conn *ConnInfo
-	Locality         bool
+	Conn     *ConnInfo
+	Locality bool
 }
 
 // Addr is the address of a socket: IP and port, or the path of a unix socket.

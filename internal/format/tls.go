@@ -35,6 +35,9 @@ func own(tls func(*stream.Info) *stream.TLSInfo) cert {
 // simpleTLS makes the operators for TLS data: absent on plaintext.
 func simpleTLS(name string) op {
 	if rest, ok := strings.CutPrefix(name, "DOWNSTREAM_"); ok {
+		if o := clientOp(rest); o.text != nil {
+			return o
+		}
 		return tlsOp(rest, downstreamTLS, downstreamPeer)
 	}
 	if rest, ok := strings.CutPrefix(name, "UPSTREAM_"); ok {
@@ -46,6 +49,7 @@ func simpleTLS(name string) op {
 	return op{}
 }
 
+// tlsOp finds an operator of both sides; those of the client alone are clientOp's.
 func tlsOp(rest string, tls func(*stream.Info) *stream.TLSInfo, peer cert) op {
 	switch rest {
 	case "TLS_VERSION":
@@ -60,12 +64,6 @@ func tlsOp(rest string, tls func(*stream.Info) *stream.TLSInfo, peer cert) op {
 		return certOp(peer, func(c *stream.CertInfo) string { return c.Subject })
 	case "PEER_ISSUER":
 		return certOp(peer, func(c *stream.CertInfo) string { return c.Issuer })
-	case "PEER_SERIAL":
-		return certOp(peer, func(c *stream.CertInfo) string { return c.Serial })
-	case "PEER_FINGERPRINT_256":
-		return certOp(peer, func(c *stream.CertInfo) string { return c.SHA256 })
-	case "PEER_FINGERPRINT_1":
-		return certOp(peer, func(c *stream.CertInfo) string { return c.SHA1 })
 	case "PEER_CERT":
 		return op{text: func(dst []byte, in *stream.Info) ([]byte, bool) {
 			if c := peer(in); c != nil && c.PEM != "" {
@@ -73,8 +71,6 @@ func tlsOp(rest string, tls func(*stream.Info) *stream.TLSInfo, peer cert) op {
 			}
 			return dst, false
 		}}
-	case "LOCAL_SUBJECT":
-		return certOp(own(tls), func(c *stream.CertInfo) string { return c.Subject })
 	}
 	side, kind, ok := strings.Cut(rest, "_")
 	if !ok || side != "PEER" && side != "LOCAL" {
@@ -91,8 +87,39 @@ func tlsOp(rest string, tls func(*stream.Info) *stream.TLSInfo, peer cert) op {
 		return sanOp(from, func(c *stream.CertInfo) []string { return c.DNSSAN })
 	case "IP_SAN":
 		return sanOp(from, func(c *stream.CertInfo) []string { return c.IPSAN })
-	case "EMAIL_SAN":
-		return sanOp(from, func(c *stream.CertInfo) []string { return c.EmailSAN })
+	}
+	return op{}
+}
+
+// clientOp finds an operator that Envoy has for the client's session only.
+func clientOp(rest string) op {
+	switch rest {
+	case "LOCAL_SUBJECT":
+		return certOp(own(downstreamTLS), func(c *stream.CertInfo) string { return c.Subject })
+	case "LOCAL_EMAIL_SAN":
+		return sanOp(own(downstreamTLS), func(c *stream.CertInfo) []string { return c.EmailSAN })
+	case "LOCAL_OTHERNAME_SAN":
+		return sanOp(own(downstreamTLS), func(c *stream.CertInfo) []string { return c.OtherSAN })
+	case "PEER_EMAIL_SAN":
+		return sanOp(downstreamPeer, func(c *stream.CertInfo) []string { return c.EmailSAN })
+	case "PEER_OTHERNAME_SAN":
+		return sanOp(downstreamPeer, func(c *stream.CertInfo) []string { return c.OtherSAN })
+	case "PEER_SERIAL":
+		return certOp(downstreamPeer, func(c *stream.CertInfo) string { return c.Serial })
+	case "PEER_FINGERPRINT_256":
+		return certOp(downstreamPeer, func(c *stream.CertInfo) string { return c.SHA256 })
+	case "PEER_FINGERPRINT_1":
+		return certOp(downstreamPeer, func(c *stream.CertInfo) string { return c.SHA1 })
+	case "PEER_CHAIN_FINGERPRINTS_256":
+		return sessionOp(downstreamTLS, func(t *stream.TLSInfo) string { return t.PeerChainSHA256 })
+	case "PEER_CHAIN_FINGERPRINTS_1":
+		return sessionOp(downstreamTLS, func(t *stream.TLSInfo) string { return t.PeerChainSHA1 })
+	case "PEER_CHAIN_SERIALS":
+		return sessionOp(downstreamTLS, func(t *stream.TLSInfo) string { return t.PeerChainSerials })
+	case "PEER_ISSUER_FINGERPRINT_256":
+		return sessionOp(downstreamTLS, func(t *stream.TLSInfo) string { return t.IssuerSHA256 })
+	case "PEER_ISSUER_SERIAL":
+		return sessionOp(downstreamTLS, func(t *stream.TLSInfo) string { return t.IssuerSerial })
 	}
 	return op{}
 }

@@ -5,8 +5,8 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,7 +67,13 @@ type derived struct {
 	variants map[string]*tls.Config
 	// verified are the chains that were found good, until when: in a mesh the same ones come again and
 	// again, and a verification costs about as much as the rest of the handshake.
-	verified map[[sha256.Size]byte]time.Time
+	verified map[[sha256.Size]byte]verified
+}
+
+// verified is a chain that was found good.
+type verified struct {
+	until  time.Time
+	issuer *x509.Certificate // nil if nobody had to vouch for it
 }
 
 func (c *common) compile(p *config.Path, m *tlsv3.CommonTlsContext, client bool, env *Env, errs *config.Errors) {
@@ -298,21 +304,21 @@ func (d *derived) check(cs *tls.ConnectionState, use x509.ExtKeyUsage, names []s
 	}
 	now, key := time.Now(), verifiedKey(cs.PeerCertificates, names)
 	d.mu.Lock()
-	until, known := d.verified[key]
+	good, known := d.verified[key]
 	d.mu.Unlock()
-	if known && now.Before(until) {
+	if known && now.Before(good.until) {
 		return nil
 	}
-	until, err := v.verify(cs.PeerCertificates, use, names, now)
+	good, err := v.verify(cs.PeerCertificates, use, names, now)
 	if err != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.verified == nil || len(d.verified) >= maxPeers {
-		d.verified = map[[sha256.Size]byte]time.Time{}
+		d.verified = map[[sha256.Size]byte]verified{}
 	}
-	d.verified[key] = until
+	d.verified[key] = good
 	return nil
 }
 
@@ -328,8 +334,20 @@ func verifiedKey(chain []*x509.Certificate, names []string) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
+// issuer is what a chain was verified with in this handshake.
+func (d *derived) issuer(cs *tls.ConnectionState, names []string) *x509.Certificate {
+	if cs.DidResume || d.validation == nil || d.validation.roots == nil {
+		return nil
+	}
+	key := verifiedKey(cs.PeerCertificates, names)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.verified[key].issuer
+}
+
 // session tells of a handshake.
-func (c *common) session(cs *tls.ConnectionState, d *derived, own *Certificate, sni string) *stream.TLSInfo {
+func (c *common) session(cs *tls.ConnectionState, d *derived, own *Certificate, sni string, names []string,
+) *stream.TLSInfo {
 	info := &stream.TLSInfo{
 		Version: versionName(cs.Version), Cipher: cipherName(cs.CipherSuite),
 		Group: nameOf(groups(), uint16(cs.CurveID)), SNI: sni, ALPN: cs.NegotiatedProtocol,
@@ -341,6 +359,11 @@ func (c *common) session(cs *tls.ConnectionState, d *derived, own *Certificate, 
 	if info.PeerPresented {
 		peer := c.peers.get(cs.PeerCertificates)
 		info.Peer, info.PeerChainPEM = peer.info, peer.chain
+		info.PeerChainSHA256, info.PeerChainSHA1, info.PeerChainSerials = peer.sha256, peer.sha1, peer.serials
+		if issuer := d.issuer(cs, names); issuer != nil {
+			sum := sha256.Sum256(issuer.Raw)
+			info.IssuerSHA256, info.IssuerSerial = hex.EncodeToString(sum[:]), serial(issuer)
+		}
 		info.PeerValidated = d.validation.wants() && !d.validation.acceptUntrusted
 		info.Mutual = own != nil
 	}
@@ -357,8 +380,9 @@ type certCache struct {
 }
 
 type peerCert struct {
-	info  stream.CertInfo
-	chain string
+	info                  stream.CertInfo
+	chain                 string
+	sha256, sha1, serials string
 }
 
 func (c *certCache) get(chain []*x509.Certificate) *peerCert {
@@ -373,11 +397,15 @@ func (c *certCache) get(chain []*x509.Certificate) *peerCert {
 		return p
 	}
 	p := &peerCert{info: certInfo(chain[0])}
-	var b strings.Builder
-	for _, one := range chain {
-		b.WriteString(pemText(one.Raw))
+	for i, one := range chain {
+		x := p.info
+		if i > 0 {
+			x = certInfo(one)
+			p.sha256, p.sha1, p.serials = p.sha256+",", p.sha1+",", p.serials+","
+		}
+		p.chain, p.sha256 = p.chain+x.PEM, p.sha256+x.SHA256
+		p.sha1, p.serials = p.sha1+x.SHA1, p.serials+x.Serial
 	}
-	p.chain = b.String()
 	if c.m == nil || len(c.m) >= maxPeers {
 		c.m = map[[sha256.Size]byte]*peerCert{}
 	}

@@ -275,7 +275,7 @@ func (d *Downstream) Accept(ctx context.Context, w *wire.Conn, info *stream.Conn
 	if hs.own == nil {
 		hs.own = x.shown(cs.ServerName)
 	}
-	info.TLS = d.session(&cs, x, hs.own, cs.ServerName)
+	info.TLS = d.session(&cs, x, hs.own, cs.ServerName, nil)
 	info.SNI, info.ALPN = cs.ServerName, cs.NegotiatedProtocol
 	return nil
 }

@@ -19,10 +19,10 @@ func certInfo(c *x509.Certificate) stream.CertInfo {
 	sum1, sum256 := sha1.Sum(c.Raw), sha256.Sum256(c.Raw) //nolint:gosec // see above
 	info := stream.CertInfo{
 		Subject: distinguishedName(c.RawSubject), Issuer: distinguishedName(c.RawIssuer),
-		Serial: hex.EncodeToString(c.SerialNumber.Bytes()),
+		Serial: serial(c),
 		SHA256: hex.EncodeToString(sum256[:]), SHA1: hex.EncodeToString(sum1[:]),
 		PEM:    pemText(c.Raw),
-		DNSSAN: c.DNSNames, EmailSAN: c.EmailAddresses,
+		DNSSAN: c.DNSNames, EmailSAN: c.EmailAddresses, OtherSAN: otherNames(c, nil),
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter,
 	}
 	for _, u := range c.URIs {
@@ -32,6 +32,41 @@ func certInfo(c *x509.Certificate) stream.CertInfo {
 		info.IPSAN = append(info.IPSAN, ip.String())
 	}
 	return info
+}
+
+func serial(c *x509.Certificate) string { return hex.EncodeToString(c.SerialNumber.Bytes()) }
+
+// otherNames are the values of a certificate's otherNames (RFC 5280, 4.2.1.6), of all types if oid is
+// empty.
+func otherNames(c *x509.Certificate, oid asn1.ObjectIdentifier) []string {
+	var out []string
+	for i := range c.Extensions {
+		if !c.Extensions[i].Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) {
+			continue
+		}
+		var names []asn1.RawValue
+		if _, err := asn1.Unmarshal(c.Extensions[i].Value, &names); err != nil {
+			return out
+		}
+		for _, n := range names {
+			if n.Class != asn1.ClassContextSpecific || n.Tag != 0 {
+				continue
+			}
+			var kind asn1.ObjectIdentifier
+			rest, err := asn1.Unmarshal(n.Bytes, &kind)
+			if err != nil || len(oid) > 0 && !kind.Equal(oid) {
+				continue
+			}
+			var explicit, value asn1.RawValue
+			if _, err := asn1.Unmarshal(rest, &explicit); err != nil {
+				continue
+			}
+			if _, err := asn1.Unmarshal(explicit.Bytes, &value); err == nil {
+				out = append(out, string(value.Bytes))
+			}
+		}
+	}
+	return out
 }
 
 // pemText is a certificate in PEM; whoever shows it encodes it for its place.

@@ -82,10 +82,7 @@ func (u *Upstream) variant(x *derived, sni string, o *filter.ConnectOptions, log
 	} else if len(alpn) == 0 {
 		alpn = o.FallbackALPN
 	}
-	names := o.SANs
-	if u.autoSAN && sni != "" && len(names) == 0 {
-		names = []string{sni}
-	}
+	names := u.names(sni, o)
 	key := sni + "\x00" + strings.Join(alpn, "\x01") + "\x00" + strings.Join(names, "\x01")
 	if logged {
 		key += "\x00"
@@ -109,6 +106,14 @@ func (u *Upstream) variant(x *derived, sni string, o *filter.ConnectOptions, log
 	}
 	x.variants[key] = cfg
 	return cfg
+}
+
+// names are those of which the server's certificate must have one; none if any will do.
+func (u *Upstream) names(sni string, o *filter.ConnectOptions) []string {
+	if u.autoSAN && sni != "" && len(o.SANs) == 0 {
+		return []string{sni}
+	}
+	return o.SANs
 }
 
 // Connect implements filter.UpstreamTransport.
@@ -146,5 +151,5 @@ func (u *Upstream) Connect(ctx context.Context, w *wire.Conn, o *filter.ConnectO
 	if len(x.certs) > 0 {
 		own = x.certs[0]
 	}
-	return u.session(&cs, x, own, sni), nil
+	return u.session(&cs, x, own, sni, u.names(sni, o)), nil
 }

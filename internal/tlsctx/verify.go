@@ -5,10 +5,10 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/asn1"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,30 +42,33 @@ func (v *Validation) wants() bool {
 // verify checks a peer's chain, and that it has one of the names if any are given. The result holds
 // until the given time.
 func (v *Validation) verify(chain []*x509.Certificate, use x509.ExtKeyUsage, names []string, now time.Time,
-) (until time.Time, err error) {
-	until = now.Add(keepVerified)
+) (good verified, err error) {
+	good.until = now.Add(keepVerified)
 	if v.roots == nil && (len(names) > 0 || len(v.sans) > 0) {
 		// A name that nobody vouches for says nothing. Envoy refuses such a context; here the CA may have
 		// been expected from a secret.
-		return now, &verifyError{"no trusted CA, and SAN matchers", failChain}
+		return good, &verifyError{"no trusted CA, and SAN matchers", failChain}
 	}
 	if v.roots != nil {
-		verified, err := v.verifyChain(chain, use, now)
+		path, err := v.verifyChain(chain, use, now)
 		if err != nil {
-			return now, err
+			return good, err
 		}
-		for _, c := range verified {
-			if c.NotAfter.Before(until) {
-				until = c.NotAfter
+		for _, c := range path {
+			if c.NotAfter.Before(good.until) {
+				good.until = c.NotAfter
 			}
 		}
 		for _, l := range v.crls {
-			if !l.NextUpdate.IsZero() && l.NextUpdate.Before(until) {
-				until = l.NextUpdate
+			if !l.NextUpdate.IsZero() && l.NextUpdate.Before(good.until) {
+				good.until = l.NextUpdate
 			}
 		}
+		if len(path) > 1 {
+			good.issuer = path[1]
+		}
 	}
-	return until, v.verifyLeaf(chain[0], names)
+	return good, v.verifyLeaf(chain[0], names)
 }
 
 // keepVerified bounds how long a certificate that was found good is taken for good.
@@ -326,36 +329,5 @@ func (s *sanMatcher) match(c *x509.Certificate) bool {
 			}
 		}
 	}
-	return s.kind == tlsv3.SubjectAltNameMatcher_OTHER_NAME && s.matchOther(c)
-}
-
-// matchOther looks for an otherName of the matcher's type (RFC 5280, 4.2.1.6).
-func (s *sanMatcher) matchOther(c *x509.Certificate) bool {
-	for i := range c.Extensions {
-		if !c.Extensions[i].Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) {
-			continue
-		}
-		var names []asn1.RawValue
-		if _, err := asn1.Unmarshal(c.Extensions[i].Value, &names); err != nil {
-			return false
-		}
-		for _, n := range names {
-			var oid asn1.ObjectIdentifier
-			if n.Class != asn1.ClassContextSpecific || n.Tag != 0 {
-				continue
-			}
-			rest, err := asn1.Unmarshal(n.Bytes, &oid)
-			if err != nil || !oid.Equal(s.oid) {
-				continue
-			}
-			var explicit, value asn1.RawValue
-			if _, err := asn1.Unmarshal(rest, &explicit); err != nil {
-				continue
-			}
-			if _, err := asn1.Unmarshal(explicit.Bytes, &value); err == nil && s.m.Match(string(value.Bytes)) {
-				return true
-			}
-		}
-	}
-	return false
+	return s.kind == tlsv3.SubjectAltNameMatcher_OTHER_NAME && slices.ContainsFunc(otherNames(c, s.oid), s.m.Match)
 }
