@@ -22,12 +22,13 @@ const (
 // shape is what a bench needs in the config. The same shape gives both proxies the same text, but
 // for ports and the folder that they write to.
 type shape struct {
-	plugin   string // Wasm module; none when empty
-	version  string // the plugin's configuration
-	ecds     bool   // the plugin comes from a watched file
-	policy   string // failure policy
-	deadline string // of our own; needs a proxy that knows it
-	clusters int    // extra clusters with two hosts and a virtual host each
+	plugin   string   // Wasm module; none when empty
+	version  string   // the plugin's configuration
+	ecds     bool     // the plugin comes from a watched file
+	further  []string // modules of plugins before it
+	policy   string   // failure policy
+	deadline string   // of our own; needs a proxy that knows it
+	clusters int      // extra clusters with two hosts and a virtual host each
 
 	service  service     // what the load's cluster is
 	security security    // of the HTTP listener
@@ -192,7 +193,7 @@ func (s *shape) filters(dir string) []any {
 			},
 		}, router}
 	}
-	return []any{object{"name": "plugin", "typed_config": s.wasm(s.version)}, router}
+	return append(s.furtherPlugins(), object{"name": "plugin", "typed_config": s.wasm(s.version)}, router)
 }
 
 // wasm is the filter's own config. Envoy's wheel has V8 only; the name stands for "the runtime".

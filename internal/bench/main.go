@@ -41,6 +41,8 @@ func benches() []bench {
 		{"connections", "10,000 TCP connections at once", runConnections},
 		{"clusters", "5,000 clusters with two hosts and a virtual host each", runClusters},
 		{"swap", "a plugin replaced over ECDS 20 times a second under load", runSwap},
+		{"swaps", "a plugin replaced 10,000 times", runManySwaps},
+		{"plugins", "resident memory of 100 plugins from 10 modules", runPlugins},
 		{"reload", "FAIL_RELOAD: 1,000 requests/s of which 10/s loop for ever", runReload},
 		{"loops", "20,000 streams that loop for ever", runLoops},
 		{"http2", "HTTP/2 both sides, 8 connections of 8 streams, 1 KB answers", runHTTP2},
