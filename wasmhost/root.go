@@ -323,5 +323,6 @@ func trace(err error) string {
 	if p, ok := errors.AsType[*engine.PanicError](err); ok {
 		return fmt.Sprintf("%s\n%s", trap.Message, p.Stack)
 	}
-	return trap.Message
+	text, _, _ := strings.Cut(trap.Message, "\n\nStack backtrace:") // of the engine's own code
+	return text
 }

@@ -81,7 +81,7 @@ func (k *call) Receive(t *stream.Turn, e *stream.Event) {
 	case stream.EventReady:
 		enc, f := k.attempt.Open(t)
 		if f != nil {
-			k.fail(t)
+			k.fail(t, f)
 			return
 		}
 		if enc != nil {
@@ -93,7 +93,7 @@ func (k *call) Receive(t *stream.Turn, e *stream.Event) {
 		k.ended(t, e.End)
 	case stream.EventData:
 		if int64(len(k.result.Body)+len(e.Data)) > k.bodyLimit() {
-			k.fail(t)
+			k.fail(t, nil)
 			return
 		}
 		k.result.Body = append(k.result.Body, e.Data...)
@@ -103,7 +103,7 @@ func (k *call) Receive(t *stream.Turn, e *stream.Event) {
 		k.result.Trailers.CopyFrom(e.Map)
 		k.ended(t, true)
 	case stream.EventFailed, stream.EventReset:
-		k.fail(t)
+		k.fail(t, e.Fault)
 	case stream.EventTimer:
 		k.synthesize(t, 504, "upstream request timeout")
 	case stream.EventFinish:
@@ -132,7 +132,7 @@ func (k *call) start(t *stream.Turn) {
 	enc, f := k.cluster.NewStream(t, &ctx, k.target(), &k.attempt)
 	switch {
 	case f != nil:
-		k.fail(t)
+		k.fail(t, f)
 	case enc != nil:
 		k.send(t, enc)
 	}
@@ -157,9 +157,7 @@ func (k *call) ended(t *stream.Turn, end bool) {
 }
 
 // fail answers for an upstream that gave none, as Envoy's client does: 503 and its text.
-func (k *call) fail(t *stream.Turn) {
-	k.synthesize(t, 503, "upstream connect error or disconnect/reset before headers. reset reason: connection termination")
-}
+func (k *call) fail(t *stream.Turn, f *stream.Fault) { k.synthesize(t, 503, resetText(f)) }
 
 func (k *call) synthesize(t *stream.Turn, status int, body string) {
 	h := new(header.Map)

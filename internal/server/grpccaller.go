@@ -148,7 +148,7 @@ func (k *grpcCall) start(t *stream.Turn) {
 	enc, f := k.cluster.NewStream(t, &cluster.Context{Headers: head}, stream.Target{M: &k.mon, To: k}, &k.attempt)
 	switch {
 	case f != nil:
-		k.close(t, 14, "")
+		k.close(t, 14, failedText(f))
 	case enc != nil:
 		k.send(t, enc)
 	}
@@ -189,7 +189,7 @@ func (k *grpcCall) Receive(t *stream.Turn, e *stream.Event) {
 	case stream.EventReady:
 		enc, f := k.attempt.Open(t)
 		if f != nil {
-			k.close(t, 14, "")
+			k.close(t, 14, failedText(f))
 			return
 		}
 		if enc != nil {
@@ -207,11 +207,15 @@ func (k *grpcCall) Receive(t *stream.Turn, e *stream.Event) {
 	case stream.EventTrailers:
 		k.trailers(t, e.Map)
 	case stream.EventFailed:
-		k.close(t, 14, "")
+		k.close(t, 14, failedText(e.Fault))
 	case stream.EventReset:
-		k.close(t, 13, "")
+		if k.http != "" {
+			k.close(t, 13, "")
+			return
+		}
+		k.close(t, 14, failedText(e.Fault))
 	case stream.EventTimer:
-		k.close(t, 14, "upstream request timeout")
+		k.close(t, 14, "upstream request timeout{response_timeout}")
 	case stream.EventNone, stream.EventInterim, stream.EventRejected, stream.EventResume, stream.EventFinish:
 	}
 }
@@ -282,6 +286,32 @@ func (k *grpcCall) closeWith(t *stream.Turn, trailing *header.Map, status int, t
 	k.tell(t, wasmhost.GRPCEvent{Kind: wasmhost.GRPCTrailing, Map: trailing})
 	k.tell(t, wasmhost.GRPCEvent{Kind: wasmhost.GRPCClosed, Status: status, Text: text})
 	k.end(t)
+}
+
+// failedText is the message of a call that found no upstream, as Envoy's client makes it of its own local
+// reply and that one's details.
+func failedText(f *stream.Fault) string {
+	if f == nil {
+		return ""
+	}
+	token := f.Reason.Token()
+	if f.Transport != "" {
+		token += "|" + strings.ReplaceAll(f.Transport, " ", "_")
+	}
+	return resetText(f) + "{upstream_reset_before_response_started{" + token + "}}"
+}
+
+// resetText is the body of Envoy's local reply for an upstream that gave no response.
+func resetText(f *stream.Fault) string {
+	reason := stream.ReasonConnectionTermination
+	if f != nil {
+		reason = f.Reason
+	}
+	text := "upstream connect error or disconnect/reset before headers. reset reason: " + reason.String()
+	if f != nil && f.Transport != "" && !strings.HasPrefix(f.Transport, "delayed_connect_error") {
+		text += ", transport failure reason: " + f.Transport
+	}
+	return text
 }
 
 // end lets go of the upstream.
