@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"sidecar/api/filter"
@@ -48,9 +49,9 @@ func (c *Cluster) Ask(h *header.Map, authority string, info *stream.Info) *filte
 	}
 	o := &filter.ConnectOptions{}
 	if stated {
-		o.ServerName = state(info, serverNameKey)
-		o.SANs = list(state(info, sansKey))
-		o.ALPN = list(state(info, alpnKey))
+		o.ServerName = state(info, info.Conn, serverNameKey)
+		o.SANs = list(state(info, info.Conn, sansKey))
+		o.ALPN = list(state(info, info.Conn, alpnKey))
 	}
 	if h != nil && (auto.ServerName || auto.SANs) {
 		if auto.Header != "" {
@@ -105,10 +106,10 @@ func hostOf(authority string) (name string, address bool) {
 }
 
 // state reads the filter state of a stream, which includes that of its connection.
-func state(info *stream.Info, key string) string {
+func state(info *stream.Info, conn *stream.ConnInfo, key string) string {
 	o, ok := info.FilterState[key]
-	if !ok && info.Conn != nil {
-		o, ok = info.Conn.FilterState[key]
+	if !ok && conn != nil {
+		o, ok = conn.FilterState[key]
 	}
 	if !ok {
 		return ""
@@ -118,6 +119,8 @@ func state(info *stream.Info, key string) string {
 		return v
 	case []byte:
 		return string(v)
+	case int64:
+		return strconv.FormatInt(v, 10)
 	case fmt.Stringer:
 		return v.String()
 	}

@@ -17,8 +17,8 @@ import (
 
 // The filter state that says where a dynamic forward proxy goes, before the request does.
 const (
-	dynamicHostKey = "envoy.upstream.dynamic_host"
-	dynamicPortKey = "envoy.upstream.dynamic_port"
+	DynamicHostKey = "envoy.upstream.dynamic_host"
+	DynamicPortKey = "envoy.upstream.dynamic_port"
 )
 
 // forwardHosts are the hosts of a dynamic forward proxy: the names that its DNS cache has resolved, each
@@ -109,15 +109,36 @@ func (f *forwardHosts) all() []*host.Host {
 	return hosts
 }
 
-// name works out where a request wants to go (Cluster::LoadBalancer::chooseHost).
+// ForwardPort is the port of names without one, of a dynamic forward proxy; 0 for other clusters.
+func (c *Cluster) ForwardPort() uint16 {
+	if f := c.forward.Load(); f != nil {
+		return f.port
+	}
+	return 0
+}
+
+// ForwardName works out where a dynamic forward proxy sends a stream to. False says that it is not told.
+func (c *Cluster) ForwardName(ctx *Context) (dnscache.Name, bool) {
+	f := c.forward.Load()
+	if f == nil {
+		return dnscache.Name{}, false
+	}
+	return f.name(ctx)
+}
+
+// ForwardName works out where a connection goes that a TCP proxy serves: by its filter state or its SNI.
+func ForwardName(conn *stream.ConnInfo, port uint16) (dnscache.Name, bool) {
+	f := forwardHosts{port: port}
+	return f.name(&Context{Info: &stream.Info{}, Conn: conn})
+}
+
+// name is as ForwardName (Cluster::LoadBalancer::chooseHost).
 func (f *forwardHosts) name(ctx *Context) (dnscache.Name, bool) {
-	port := f.port
-	raw := ""
+	port, raw := f.port, ""
 	if ctx.Info != nil && (len(ctx.Info.FilterState) > 0 || ctx.Conn != nil && len(ctx.Conn.FilterState) > 0) {
-		if raw = state(ctx.Info, dynamicHostKey); raw != "" {
-			if n, err := strconv.ParseUint(state(ctx.Info, dynamicPortKey), 10, 16); err == nil && n > 0 {
-				port = uint16(n)
-			}
+		raw = state(ctx.Info, ctx.Conn, DynamicHostKey)
+		if n, err := strconv.ParseUint(state(ctx.Info, ctx.Conn, DynamicPortKey), 10, 16); err == nil && n > 0 {
+			port = uint16(n)
 		}
 	}
 	switch {
@@ -216,14 +237,14 @@ func (f *forwardHosts) taken(r dnscache.Result) *stream.Fault {
 	}
 	f.c.use().traffic.CxNoneHealthy.Inc()
 	fault := noHealthyUpstream()
-	fault.Err, fault.Details = r.Err, failureDetails(r.Err)
+	fault.Err, fault.Details = r.Err, ResolutionDetails(r.Err)
 	return fault
 }
 
-// failureDetails are Envoy's response_code_details for a name that has no address.
-func failureDetails(err error) string {
+// ResolutionDetails are Envoy's response_code_details for a name that has no address.
+func ResolutionDetails(err error) string {
 	switch {
-	case errors.Is(err, dnscache.ErrHostOverflow), errors.Is(err, dnscache.ErrPendingOverflow):
+	case dnscache.Overflow(err):
 		return err.Error()
 	case errors.Is(err, context.DeadlineExceeded):
 		return "dns_resolution_failure{resolve_timeout}"

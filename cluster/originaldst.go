@@ -95,7 +95,7 @@ func (d *dstHosts) stated(ctx *Context) (netip.AddrPort, bool) {
 		return netip.AddrPort{}, false
 	}
 	if len(ctx.Info.FilterState) > 0 || ctx.Conn != nil && len(ctx.Conn.FilterState) > 0 {
-		if v := state(ctx.Info, dstStateKey); v != "" {
+		if v := state(ctx.Info, ctx.Conn, dstStateKey); v != "" {
 			if addr, ok := d.parse(v); ok {
 				return addr, true
 			}

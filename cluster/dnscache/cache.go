@@ -24,6 +24,11 @@ var (
 	errClosed    = errors.New("the DNS cache has closed")
 )
 
+// Overflow tells the failures that are the cache's own limits.
+func Overflow(err error) bool {
+	return errors.Is(err, ErrHostOverflow) || errors.Is(err, ErrPendingOverflow)
+}
+
 // Stats are "dns_cache.NAME.".
 type Stats struct {
 	Attempt         stats.Counter `stat:"dns_query_attempt"`

@@ -7,8 +7,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"sidecar/api/filter"
+	"sidecar/cluster/dnscache"
 	"sidecar/listener/filters/http/compressor"
 	"sidecar/listener/filters/http/cors"
+	"sidecar/listener/filters/http/dynamicforwardproxy"
 	"sidecar/listener/filters/http/fault"
 	"sidecar/listener/filters/http/grpchttp1bridge"
 	"sidecar/listener/filters/http/grpcstats"
@@ -21,6 +23,7 @@ import (
 	"sidecar/listener/filters/listener/tlsinspector"
 	"sidecar/listener/filters/network/mongoproxy"
 	networkrbac "sidecar/listener/filters/network/rbac"
+	"sidecar/listener/filters/network/snidynamicforwardproxy"
 	wasm "sidecar/wasmhost/plugin/http"
 	wasmnetwork "sidecar/wasmhost/plugin/network"
 )
@@ -39,7 +42,7 @@ func (s *Server) httpFilters() *filter.Table {
 		compressor.Entry(compressor.Env{Runtime: s.runtimeSwitch}),
 		cors.Entry(cors.Env{Random: fastRandom, Runtime: s.runtimeFraction}),
 		fault.Entry(fault.Env{Random: fastRandom, Runtime: s.runtimeFraction, RuntimeNumber: s.runtimeNumber}))
-	entries = append(entries, rbac.Entry())
+	entries = append(entries, rbac.Entry(), dynamicforwardproxy.Entry(s.clusters))
 	entries = append(entries, s.istioHTTP()...)
 	return filter.NewTable(append(entries, wasm.Entries(s.wasm)...)...)
 }
@@ -48,6 +51,7 @@ func (s *Server) httpFilters() *filter.Table {
 func (s *Server) networkFilters() map[string]*filter.NetworkEntry {
 	list := append(wasmnetwork.Entries(s.wasm), s.istioNetwork()...)
 	return byType(append(list, mongoproxy.Entry(), networkrbac.Entry(),
+		snidynamicforwardproxy.Entry(func() *dnscache.Caches { return s.clusters.DNSCaches() }),
 		&filter.NetworkEntry{
 			Name: "envoy.filters.network.http_connection_manager", Config: &hcmv3.HttpConnectionManager{},
 			Compile: s.compileHCM,

@@ -1,0 +1,14 @@
+package dynamicforwardproxy
+
+import (
+	"testing"
+
+	"sidecar/internal/config/configtest"
+)
+
+func TestFields(t *testing.T) {
+	t.Parallel()
+	configtest.Covers(t, configtest.Elsewhere{
+		"envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheConfig", // cluster
+	}, fields, routeFields)
+}
