@@ -206,10 +206,7 @@ func (c *Conn) ReadBehind(rest *buf.Buffer, size int, want func() bool) (*buf.Bl
 
 // readPlain is ReadBehind without taps.
 func (c *Conn) readPlain(size int, want func() bool) (*buf.Block, int, error) {
-	if s := c.sec.Load(); s != nil {
-		return c.readSecure(s, size, want)
-	}
-	if c.early.Len() > 0 {
+	if c.early.Len() > 0 { // with TLS plaintext: Secure has taken what was there before
 		if !want() {
 			return nil, 0, nil
 		}
@@ -219,6 +216,9 @@ func (c *Conn) readPlain(size int, want func() bool) (*buf.Block, int, error) {
 		n += copy(b.B[n:], c.early.Bytes())
 		c.early.Reset()
 		return b, n, nil
+	}
+	if s := c.sec.Load(); s != nil {
+		return c.readSecure(s, size, want)
 	}
 	c.want, c.size, c.n, c.block, c.readErr = want, size, 0, nil, nil
 	err := c.raw.Read(c.readFn)

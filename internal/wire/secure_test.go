@@ -665,3 +665,20 @@ func await(t testing.TB, r io.Reader, text string) {
 		}
 	}
 }
+
+// TestSecure_Preload holds that plaintext which was read to choose a codec by is read again.
+func TestSecure_Preload(t *testing.T) {
+	t.Parallel()
+	c, peer := pair(t, "tcp", Options{})
+	tc := secured(t, c, peer, tls.VersionTLS13)
+	if _, err := tc.Write([]byte("GET /")); err != nil {
+		t.Fatal(err)
+	}
+	c.Preload(read(t, c, 5))
+	if _, err := tc.Write([]byte(" more")); err != nil {
+		t.Fatal(err)
+	}
+	if got := string(read(t, c, 10)); got != "GET / more" {
+		t.Errorf("read %q", got)
+	}
+}
