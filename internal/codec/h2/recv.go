@@ -231,6 +231,9 @@ func (c *conn) tighten(t *stream.Turn) {
 	var room [6]byte
 	appendFrame(c.w.Begin(), frameSettings, 0, 0, appendSetting(room[:0], settingInitialWindow, uint32(small)))
 	c.w.End(t)
+	for _, s := range c.streams {
+		s.grant(t) // one that has taken everything has nothing more to take that would have it granted
+	}
 }
 
 const (
