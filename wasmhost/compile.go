@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +20,10 @@ import (
 
 // compileTime bounds one module's compiling; of processor time, so that a busy machine only takes longer.
 const compileTime = 5 * time.Minute
+
+// smallModule is a module that is compiled in about a second, which is not worth waiting for an idle
+// processor.
+const smallModule = 1 << 20
 
 // compile makes native code of a module: in a child process if there is a command for it, one at a time.
 // A compiler needs twenty times the module's size in memory, and what it has had stays with the process.
@@ -42,7 +47,7 @@ func (h *Host) compile(ctx context.Context, digest cache.Digest, code []byte) (*
 		return nil, fmt.Errorf("compiled code: %w", err)
 	}
 	var m *engine.Module
-	if err = h.child(ctx, code, out); err == nil {
+	if err = h.childInTimeOf(ctx, code, out, patience(len(code))); err == nil {
 		m, err = h.mapped(out)
 	}
 	switch {
@@ -100,10 +105,39 @@ func (h *Host) output() (f *os.File, inCache bool, err error) {
 	return f, false, err
 }
 
+// patience is how long a child may try on what processor time nobody else wants, if it gets that alone:
+// several times what it needs on an idle processor.
+func patience(size int) time.Duration { return 20*time.Second + time.Duration(size>>20)*5*time.Second }
+
+// childInTimeOf has a child compile in the time that is left over; on a machine where none is, for so
+// long, another does it at the expense of others.
+func (h *Host) childInTimeOf(ctx context.Context, code []byte, out *os.File, long time.Duration) error {
+	if len(code) > smallModule {
+		idle, cancel := context.WithTimeout(ctx, long)
+		defer cancel()
+		err := h.child(idle, code, out)
+		if err == nil || idle.Err() == nil || ctx.Err() != nil {
+			return err
+		}
+		h.opts.Log.Info("wasm: compiling takes processor time from others, after it got too little", "bytes", len(code))
+		if _, err := out.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		if err := out.Truncate(0); err != nil {
+			return err
+		}
+	}
+	return h.child(ctx, code, out, hurry)
+}
+
+// hurry is the argument for a child that may claim a part of the processors.
+const hurry = "hurry"
+
 // child runs the command with the module at its input and out as file 3, and waits for it.
-func (h *Host) child(ctx context.Context, code []byte, out *os.File) error {
+func (h *Host) child(ctx context.Context, code []byte, out *os.File, more ...string) error {
 	var said tail
-	cmd := exec.CommandContext(ctx, h.opts.Compiler[0], h.opts.Compiler[1:]...) //nolint:gosec // our own binary
+	args := append(h.opts.Compiler[1:len(h.opts.Compiler):len(h.opts.Compiler)], more...)
+	cmd := exec.CommandContext(ctx, h.opts.Compiler[0], args...) //nolint:gosec // our own binary
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(code), &said
 	cmd.ExtraFiles = []*os.File{out}
 	cmd.Env = []string{"GOMAXPROCS=1", "RUST_BACKTRACE=0"}
@@ -155,8 +189,9 @@ func (t *tail) suffix() string {
 }
 
 // CompileChild is what the command of Options.Compiler has to do: it compiles the module at in to out,
-// under limits of memory and time and with the least claim to a processor. It returns the exit code.
-func CompileChild(in io.Reader, out io.Writer, stderr io.Writer) int {
+// under limits of memory and time and with the least claim to a processor, or a small one if args, which
+// are those after the command's own, say so. It returns the exit code.
+func CompileChild(args []string, in io.Reader, out, stderr io.Writer) int {
 	runtime.LockOSThread() // Compiling happens on this thread, whose claims are lowered.
 	if err := limitSelf(compileTime); err != nil {
 		fmt.Fprintln(stderr, "limits:", err)
@@ -167,6 +202,7 @@ func CompileChild(in io.Reader, out io.Writer, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "module:", err)
 		return 1
 	}
+	yield(!slices.Contains(args, hurry))
 	e, err := engine.New(engine.Options{})
 	if err != nil {
 		fmt.Fprintln(stderr, err)

@@ -17,8 +17,7 @@ func limitChild(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
 
-// limitSelf bounds this process and lowers this thread's claim to a processor: it gets what nobody else
-// wants. Out of memory, the kernel takes this process first.
+// limitSelf bounds this process. Out of memory, the kernel takes it first.
 func limitSelf(cpu time.Duration) error {
 	seconds := uint64(cpu / time.Second)
 	for resource, limit := range map[int]uint64{
@@ -28,11 +27,17 @@ func limitSelf(cpu time.Duration) error {
 			return err
 		}
 	}
-	// What is denied costs nothing but politeness.
-	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
-	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 19)
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0) // What is denied costs nothing but politeness.
 	return nil
+}
+
+// yield lowers this thread's claim to a processor, to a tenth of others', or to what nobody else wants.
+func yield(idle bool) {
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 10)
+	if idle {
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 19)
+		_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
+	}
 }
 
 // memoryFile is a file that has no name and no disk.

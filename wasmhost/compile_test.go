@@ -191,7 +191,7 @@ func TestOneCompile(t *testing.T) {
 		t.Fatal(err)
 	}
 	h, _ := newHost(t, wasmhost.Options{
-		Compiler: []string{"/bin/sh", "-c", "echo x >> " + log + "; exec " + exe + " " + compileChild},
+		Compiler: []string{"/bin/sh", "-c", "echo x >> " + log + "; exec " + exe + " " + compileChild + " $0"},
 	})
 	wasm := code(t, plugin)
 	results := make(chan *wasmhost.Plugin, 8)

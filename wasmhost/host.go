@@ -48,7 +48,8 @@ type Options struct {
 	Observer abi.Observer
 
 	// Compiler is the command that compiles a module in a process of its own, as CompileChild does: the
-	// module at its input, compiled code to file 3. Without one this process compiles.
+	// module at its input, compiled code to file 3. Arguments are added. Without one this process
+	// compiles.
 	Compiler []string
 	// CacheDir is where modules that were fetched and compiled code are kept, CacheBytes how much of
 	// them, 1 GiB by default. Without one nothing is.

@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == compileChild {
-		os.Exit(wasmhost.CompileChild(os.Stdin, os.NewFile(3, "output"), os.Stderr))
+		os.Exit(wasmhost.CompileChild(os.Args[2:], os.Stdin, os.NewFile(3, "output"), os.Stderr))
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if left := engine.Live(); code == 0 && left != (engine.Objects{}) {

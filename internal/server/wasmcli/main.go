@@ -33,7 +33,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case "inspect":
 		err = inspectCommand(args[1:], stdout, stderr)
 	case "compile": // Not for people: see wasmhost.Options.Compiler.
-		return wasmhost.CompileChild(os.Stdin, os.NewFile(3, "output"), stderr)
+		return wasmhost.CompileChild(args[1:], os.Stdin, os.NewFile(3, "output"), stderr)
 	case "help", "-h", "--help":
 		fmt.Fprint(stdout, help)
 		return 0
