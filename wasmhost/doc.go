@@ -9,6 +9,6 @@
 // Entering never blocks. A VM that is busy, or a process with enough guests running, makes the caller
 // a Waiter in a FIFO; it is told when the VM is its own. Guests run on the goroutine that entered.
 //
-// Limitations: code from a remote data source is refused; each Plugin has VMs of its own, also when
-// two have the same vm_id and code (what they share is Shared data); compiling happens in process.
+// Limitations: each Plugin has VMs of its own, also when two have the same vm_id and code (what they
+// share is Shared data).
 package wasmhost

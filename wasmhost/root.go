@@ -294,8 +294,7 @@ type answer struct {
 
 // callbackOf is the export in which a guest failed.
 func callbackOf(err error) string {
-	var trap *engine.Trap
-	if errors.As(err, &trap) {
+	if trap, ok := errors.AsType[*engine.Trap](err); ok {
 		return trap.Function
 	}
 	return ""

@@ -119,13 +119,12 @@ func (r *Running) fetch() {
 				return
 			}
 		}
-		var unfetched *FetchError
 		if r.ctx.Err() != nil || errors.Is(err, errRetired) {
 			return
 		}
 		r.host.registry.failed(r, err)
 		r.host.opts.Log.Error("wasm: plugin could not be started", "plugin", r.config.Name, "error", err)
-		if !errors.As(err, &unfetched) {
+		if _, unfetched := errors.AsType[*FetchError](err); !unfetched {
 			r.mu.Lock()
 			r.err = err
 			r.mu.Unlock()

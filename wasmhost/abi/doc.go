@@ -6,6 +6,4 @@
 // id of the guest stands for is a Context, which the placement of the plugin implements; what belongs
 // to the plugin as a whole is its Host. Nothing here blocks. Every function is registered for every
 // ABI version, as no module can tell the difference but by failing to link.
-//
-// Limitations: gRPC call-outs, DNS look-ups and the CEL and signature foreign functions are refused.
 package abi

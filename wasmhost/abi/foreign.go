@@ -125,6 +125,7 @@ func foreignDeclare(c call, argument []byte) ([]byte, Status) {
 			d.Text = number == 1
 		case 5:
 			span = number
+		default:
 		}
 	})
 	_, again := c.vm.declared[name]
@@ -155,6 +156,7 @@ func foreignSetState(c call, argument []byte) ([]byte, Status) {
 			value = data
 		case 3:
 			span = number
+		default:
 		}
 	})
 	switch {

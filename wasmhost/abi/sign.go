@@ -5,7 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/rsa"
-	_ "crypto/sha1" // The hashes that plugins may name.
+	_ "crypto/sha1" //nolint:gosec // one of the hashes that plugins may name
 	_ "crypto/sha256"
 	_ "crypto/sha512"
 	"crypto/x509"
@@ -74,6 +74,7 @@ func parseSignature(argument []byte) (signature, error) {
 			s.fourth = data
 		case 5:
 			s.pem = string(data)
+		default:
 		}
 	})
 	return s, err

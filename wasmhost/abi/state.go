@@ -2,6 +2,7 @@ package abi
 
 import (
 	"maps"
+	"slices"
 
 	"sidecar/wasmhost/internal/engine"
 )
@@ -37,9 +38,7 @@ func (v *VM) own() {
 
 // clip has the next append copy: states share their beginnings.
 func (m *metrics) clip() {
-	m.counters = m.counters[:len(m.counters):len(m.counters)]
-	m.gauges = m.gauges[:len(m.gauges):len(m.gauges)]
-	m.histograms = m.histograms[:len(m.histograms):len(m.histograms)]
+	m.counters, m.gauges, m.histograms = slices.Clip(m.counters), slices.Clip(m.gauges), slices.Clip(m.histograms)
 }
 
 // Snapshot takes one of the guest, which must be of an instrumented module and not run.

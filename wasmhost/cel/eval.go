@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -82,12 +83,18 @@ func (e *eval) eval(n *node) (any, error) {
 			return e.eval(n.args[1])
 		}
 		return e.eval(n.args[2])
+	case opCall, opNot, opNeg, opBinary:
 	}
+	return e.operation(n)
+}
+
+// operation evaluates what needs all its arguments first.
+func (e *eval) operation(n *node) (any, error) {
 	args, err := e.all(n.args)
 	if err != nil {
 		return nil, err
 	}
-	switch n.op {
+	switch n.op { //nolint:exhaustive // the others are done
 	case opNot:
 		if b, ok := args[0].(bool); ok {
 			return !b, nil
@@ -115,9 +122,9 @@ func (e *eval) all(nodes []*node) ([]any, error) {
 }
 
 func (e *eval) ident(n *node) (any, error) {
-	for i := len(e.vars) - 1; i >= 0; i-- {
-		if e.vars[i].name == n.name {
-			return e.vars[i].value, nil
+	for _, v := range slices.Backward(e.vars) {
+		if v.name == n.name {
+			return v.value, nil
 		}
 	}
 	if v, ok := e.attrs.Resolve(n.name); ok {

@@ -4,7 +4,6 @@ import (
 	"sync/atomic"
 
 	wasmfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
-
 	"google.golang.org/protobuf/proto"
 
 	"sidecar/api/filter"

@@ -103,7 +103,7 @@ func (f *Filter) bind(t *stream.Turn) state {
 // OnRequestHeaders implements filter.RequestHeaders.
 func (f *Filter) OnRequestHeaders(t *stream.Turn, _ *header.Map, end bool) filter.Action {
 	if f.factory.routes.Load() {
-		if a, over := f.routed(t, end); over {
+		if a, over := f.routed(end); over {
 			return a
 		}
 	}

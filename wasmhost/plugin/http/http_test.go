@@ -16,6 +16,7 @@ import (
 	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/wasm/v3"
 	protobuf "google.golang.org/protobuf/proto"
 
+	wasmv1 "sidecar/api/sidecar/wasm/v1"
 	"sidecar/wasmhost"
 	wasmhttp "sidecar/wasmhost/plugin/http"
 )
@@ -375,19 +376,27 @@ func TestGo(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	var log bytes.Buffer
-	p := newProxy(t, settings{file: file, log: slog.New(slog.NewTextHandler(&log, nil))})
-	for range 100 {
-		if x := p.begin(nil).wait(); x.status != "200" {
-			t.Fatalf("status %s\n%s", x.status, log.String())
+	var took [2]time.Duration
+	for i, own := range []func(*wasmv1.Wasm){nil, isolated} {
+		var log bytes.Buffer
+		p := newProxy(t, settings{file: file, log: slog.New(slog.NewTextHandler(&log, nil)), own: own})
+		for n := range 200 {
+			begin := time.Now()
+			if x := p.begin(nil).wait(); x.status != "200" {
+				t.Fatalf("status %s\n%s", x.status, log.String())
+			}
+			if n >= 100 {
+				took[i] += time.Since(begin) / 100
+			}
+			if v, _ := (<-p.seen).Get("x-from"); v != "go" {
+				t.Fatalf("x-from is %q", v)
+			}
 		}
-		if v, _ := (<-p.seen).Get("x-from"); v != "go" {
-			t.Fatalf("x-from is %q", v)
+		if !strings.Contains(log.String(), "wasm log p r v: started by a goroutine") {
+			t.Errorf("log: %s", log.String())
 		}
 	}
-	if !strings.Contains(log.String(), "wasm log p r v: started by a goroutine") {
-		t.Errorf("log: %s", log.String())
-	}
+	t.Logf("a request takes %v, with isolation %v", took[0], took[1])
 }
 
 var _ wasmhost.Owner = (*wasmhttp.Filter)(nil)

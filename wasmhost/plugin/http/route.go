@@ -117,7 +117,7 @@ func (vs *variants) retire() {
 
 // routed looks up what the route says, once for a stream: true if that ends the matter for now, with the
 // action.
-func (f *Filter) routed(t *stream.Turn, end bool) (filter.Action, bool) {
+func (f *Filter) routed(end bool) (filter.Action, bool) {
 	r, ok := f.s.RouteConfig().(*perRoute)
 	switch {
 	case !ok:
