@@ -86,12 +86,15 @@ func (c *ClientConn) helloLocked(t *stream.Turn) {
 }
 
 // NewStream begins a request whose events go to target; nil when the connection takes no more.
-func (c *ClientConn) NewStream(_ *stream.Turn, target stream.Target) stream.Encoder {
+func (c *ClientConn) NewStream(t *stream.Turn, target stream.Target) stream.Encoder {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended || c.gotAway || c.sentAway || c.closing.Load() || c.local.Load() || c.nextID > maxStreamID-2 ||
 		uint64(len(c.streams)+c.fresh) >= uint64(c.peerMax) {
 		return nil
+	}
+	if c.opt.Keepalive.Idle > 0 {
+		c.keep.probe(t)
 	}
 	s := c.take0()
 	s.target = target

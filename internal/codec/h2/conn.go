@@ -150,6 +150,9 @@ func (c *conn) turn(t *stream.Turn) bool {
 		b.Put()
 		return true
 	}
+	if c.opt.Keepalive.Idle > 0 {
+		c.keep.heard.Store(t.Nano())
+	}
 	if n >= c.size {
 		c.size = buf.Bulk
 	} else if n < buf.Read {

@@ -3,6 +3,7 @@ package h2
 import (
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sidecar/api/stream"
@@ -12,7 +13,8 @@ import (
 // keepalive sends PINGs and closes a connection whose peer does not answer (KeepaliveSettings). The
 // zero value does nothing.
 type keepalive struct {
-	c *conn
+	c     *conn
+	heard atomic.Int64 // when something was read last, on the Turn's clock; kept for Idle alone
 
 	mu      sync.Mutex // guards below; nothing is called while it is held
 	timer   *time.Timer
@@ -22,15 +24,54 @@ type keepalive struct {
 
 // start arms the timer if the options want PINGs.
 func (k *keepalive) start(c *conn) {
-	if c.opt.Keepalive.Interval <= 0 {
+	o := &c.opt.Keepalive
+	if o.Interval <= 0 && o.Idle <= 0 {
 		return
 	}
 	k.mu.Lock()
 	k.c = c
-	k.timer = time.AfterFunc(k.interval(), func() {
+	if o.Interval > 0 {
+		k.arm(k.interval())
+	}
+	k.mu.Unlock()
+	stream.Do(func(t *stream.Turn) { k.heard.Store(t.Nano()) })
+}
+
+// arm sets the timer; the caller holds mu.
+func (k *keepalive) arm(d time.Duration) {
+	if k.timer != nil {
+		k.timer.Reset(d)
+		return
+	}
+	k.timer = time.AfterFunc(d, func() {
 		task.Go("HTTP/2 keepalive", func() { stream.Do(k.fire) }, nil)
 	})
+}
+
+// probe sends a PING ahead of a new stream if nothing was read for long: whether the peer is still there
+// shows sooner so. The caller holds the connection's lock.
+func (k *keepalive) probe(t *stream.Turn) {
+	heard := k.heard.Load()
+	if heard == 0 || time.Duration(t.Nano()-heard) < k.c.opt.Keepalive.Idle {
+		return // 0: it has just been made
+	}
+	k.mu.Lock()
+	ask := !k.waiting && !k.stopped
+	if ask {
+		k.waiting = true
+		k.arm(max(k.c.opt.Keepalive.Timeout, time.Millisecond))
+	}
 	k.mu.Unlock()
+	if ask {
+		k.ping(t)
+	}
+}
+
+// ping sends a PING; the caller holds the connection's lock.
+func (k *keepalive) ping(t *stream.Turn) {
+	var data [8]byte
+	appendFrame(k.c.w.Begin(), framePing, 0, 0, data[:])
+	k.c.w.End(t)
 }
 
 func (k *keepalive) interval() time.Duration {
@@ -44,11 +85,11 @@ func (k *keepalive) interval() time.Duration {
 
 func (k *keepalive) fire(t *stream.Turn) {
 	k.mu.Lock()
-	if k.stopped {
+	late := k.waiting
+	if k.stopped || !late && k.c.opt.Keepalive.Interval <= 0 {
 		k.mu.Unlock()
 		return
 	}
-	late := k.waiting
 	k.waiting = true
 	if !late {
 		k.timer.Reset(max(k.c.opt.Keepalive.Timeout, time.Millisecond))
@@ -61,10 +102,8 @@ func (k *keepalive) fire(t *stream.Turn) {
 		c.w.Close()
 		return
 	}
-	var data [8]byte
 	c.mu.Lock()
-	appendFrame(c.w.Begin(), framePing, 0, 0, data[:])
-	c.w.End(t)
+	k.ping(t)
 	c.mu.Unlock()
 }
 
@@ -75,7 +114,11 @@ func (k *keepalive) acked() {
 		return
 	}
 	k.waiting = false
-	k.timer.Reset(k.interval())
+	if k.c.opt.Keepalive.Interval > 0 {
+		k.timer.Reset(k.interval())
+	} else {
+		k.timer.Stop()
+	}
 }
 
 func (k *keepalive) stop() {

@@ -28,8 +28,7 @@ var (
 		},
 	}
 	keepaliveFields = config.Fields[*corev3.KeepaliveSettings]{
-		Used:    "interval timeout interval_jitter",
-		Refused: "connection_idle_interval",
+		Used: "interval timeout interval_jitter connection_idle_interval",
 	}
 )
 
@@ -111,6 +110,7 @@ func compileKeepalive(p *config.Path, m *corev3.KeepaliveSettings, errs *config.
 	k := Keepalive{
 		Interval: config.Duration(p.Field("interval"), m.GetInterval(), 0, errs),
 		Timeout:  config.Duration(p.Field("timeout"), m.GetTimeout(), 0, errs),
+		Idle:     config.Duration(p.Field("connection_idle_interval"), m.GetConnectionIdleInterval(), 0, errs),
 		Jitter:   config.Percent(p.Field("interval_jitter"), m.GetIntervalJitter(), DefaultHTTP2().Keepalive.Jitter, errs),
 	}
 	if m.GetTimeout() == nil {
@@ -123,6 +123,7 @@ func compileKeepalive(p *config.Path, m *corev3.KeepaliveSettings, errs *config.
 	}{
 		{"interval", k.Interval, m.GetInterval() != nil},
 		{"timeout", k.Timeout, m.GetTimeout() != nil},
+		{"connection_idle_interval", k.Idle, m.GetConnectionIdleInterval() != nil},
 	} {
 		if d.set && d.d < time.Millisecond {
 			errs.Add(p.Field(d.name), "must be at least 1ms")

@@ -65,9 +65,10 @@ stream_error_on_invalid_http_messaging: true}`,
 			func(*protocol.HTTP2) {},
 		},
 		{
-			"keepalive", `connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 0}}`,
+			"keepalive", `connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 0}, connection_idle_interval: 7s}`,
 			func(o *protocol.HTTP2) {
 				o.Keepalive = protocol.Keepalive{
+					Idle:     7 * time.Second,
 					Interval: 30 * time.Second, Timeout: 5 * time.Second,
 				}
 			},

@@ -37,6 +37,9 @@ type Keepalive struct {
 	Interval, Timeout time.Duration // 0: none
 	// Jitter is a percentage of Interval.
 	Jitter float64
+	// Idle is how long a client's connection may have been silent before a new stream is preceded by a
+	// PING; 0: any time.
+	Idle time.Duration
 }
 
 // DefaultHTTP2 are Envoy 1.40's values.
