@@ -2,6 +2,7 @@ package wasmhost
 
 import (
 	"encoding/hex"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -140,10 +141,7 @@ func (h *Host) Status() []Status {
 		s.fail(h.registry.failures[r])
 		out = append(out, s)
 	}
-	plugins := make(map[*Plugin]time.Time, len(h.registry.plugins))
-	for p, at := range h.registry.plugins {
-		plugins[p] = at
-	}
+	plugins := maps.Clone(h.registry.plugins)
 	h.registry.mu.Unlock()
 	for p, at := range plugins {
 		s := p.statusNow()

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"strings"
+
 	"github.com/cncf/xds/go/udpa/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -89,11 +91,29 @@ func redactMap(m protoreflect.Message, fd protoreflect.FieldDescriptor, mp proto
 	if fd.MapValue().Message() == nil {
 		if sensitive {
 			m.Clear(fd)
+			return
 		}
+		redactSecrets(fd, mp)
 		return
 	}
 	mp.Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
 		redact(v.Message(), sensitive, depth+1)
+		return true
+	})
+}
+
+// secretKeys end the names of values in maps of text that are secrets, which no annotation tells: Istio
+// gives plugins' pull secrets among their environment variables.
+const secretKeys = "_PULL_SECRET"
+
+func redactSecrets(fd protoreflect.FieldDescriptor, mp protoreflect.Map) {
+	if fd.MapKey().Kind() != protoreflect.StringKind || fd.MapValue().Kind() != protoreflect.StringKind {
+		return
+	}
+	mp.Range(func(k protoreflect.MapKey, _ protoreflect.Value) bool {
+		if strings.HasSuffix(k.String(), secretKeys) {
+			mp.Set(k, protoreflect.ValueOfString(redacted))
+		}
 		return true
 	})
 }

@@ -41,7 +41,7 @@ type Remote struct {
 // Variables of the environment that Istio's control plane gives to plugins for its agent, which takes
 // them out. Where there is no agent in between, we do.
 const (
-	secretVariable  = "ISTIO_META_WASM_IMAGE_PULL_SECRET"
+	secretVariable  = "ISTIO_META_WASM_IMAGE_PULL_SECRET" //nolint:gosec // the name of one
 	policyVariable  = "ISTIO_META_WASM_IMAGE_PULL_POLICY"
 	versionVariable = "ISTIO_META_WASM_PLUGIN_RESOURCE_VERSION"
 	metaPrefix      = "ISTIO_META_"

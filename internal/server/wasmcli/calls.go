@@ -2,7 +2,6 @@ package wasmcli
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -103,14 +102,4 @@ func parseCluster(text string) (name string, a answer, err error) {
 	}
 	a.Body = body
 	return name, a, nil
-}
-
-// names of a map in order.
-func names[V any](m map[string]V) []string {
-	out := make([]string, 0, len(m))
-	for name := range m {
-		out = append(out, name)
-	}
-	slices.Sort(out)
-	return out
 }

@@ -2,6 +2,7 @@ package wasmcli
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"log/slog"
@@ -183,7 +184,7 @@ func bodyText(b []byte) string {
 	if utf8.Valid(shown) {
 		return strconv.Quote(string(shown)) + more
 	}
-	return fmt.Sprintf("%x", shown[:min(len(shown), 64)]) + "..."
+	return hex.EncodeToString(shown[:min(len(shown), 64)]) + "..."
 }
 
 // summary writes what all the callbacks cost.

@@ -181,8 +181,7 @@ func (c *Client) do(req *http.Request, origin string) (*http.Response, error) {
 	req.Header.Set("User-Agent", userAgent)
 	resp, err := client.Do(req.WithContext(context.WithValue(req.Context(), named{}, origin)))
 	if err != nil {
-		var u *url.Error
-		if errors.As(err, &u) {
+		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err
 		}
 		return nil, &Error{URL: req.URL.Redacted(), Err: err, Temporary: req.Context().Err() == nil}

@@ -127,8 +127,7 @@ func (s *session) get(ctx context.Context, path, accept string, limit int64) (bo
 		if resp.StatusCode == http.StatusUnauthorized && try == 0 {
 			_ = resp.Body.Close()
 			if s.auth, err = s.authorize(ctx, resp.Header.Get("WWW-Authenticate")); err != nil {
-				var e *Error
-				if errors.As(err, &e) {
+				if _, ok := errors.AsType[*Error](err); ok {
 					return nil, "", err
 				}
 				return nil, "", &Error{URL: u.Redacted(), Status: resp.StatusCode, Err: err}
