@@ -28,18 +28,7 @@ func TestWasm_NetworkFilter(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c) //nolint:errcheck // ends with the client
-			}()
-		}
-	}()
+	go echoAll(l)
 	host, port, err := net.SplitHostPort(l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

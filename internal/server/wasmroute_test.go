@@ -5,10 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
 	"sidecar/wasmhost/wasmtest"
 	"sidecar/xds/xdstest"
-
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 )
 
 func TestWasm_PerRoute(t *testing.T) {
