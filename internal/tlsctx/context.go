@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -290,6 +291,18 @@ func (c *common) derive() (*derived, error) {
 	return d, c.build(d)
 }
 
+// check verifies what a peer has shown. With ACCEPT_UNTRUSTED what is wrong is only counted.
+func (c *common) check(d *derived, cs *tls.ConnectionState, use x509.ExtKeyUsage, names []string) error {
+	err := d.check(cs, use, names)
+	var bad *verifyError
+	if d.validation != nil && d.validation.acceptUntrusted && errors.As(err, &bad) {
+		c.stats.init()
+		c.stats.refused(bad.kind)
+		return nil
+	}
+	return err
+}
+
 // check verifies what a peer has shown.
 func (d *derived) check(cs *tls.ConnectionState, use x509.ExtKeyUsage, names []string) error {
 	v := d.validation
@@ -299,7 +312,7 @@ func (d *derived) check(cs *tls.ConnectionState, use x509.ExtKeyUsage, names []s
 	if len(cs.PeerCertificates) > 0 && !cs.DidResume && !usable(cs, use) {
 		return errKeyUsage
 	}
-	if v == nil || len(cs.PeerCertificates) == 0 || v.acceptUntrusted {
+	if v == nil || len(cs.PeerCertificates) == 0 {
 		return nil
 	}
 	now, key := time.Now(), verifiedKey(cs.PeerCertificates, names)

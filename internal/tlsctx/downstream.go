@@ -76,7 +76,7 @@ func (d *Downstream) configure(x *derived) error {
 	cfg := d.base.Clone()
 	cfg.SessionTicketsDisabled = d.noTickets
 	switch {
-	case d.requireCert:
+	case d.requireCert || x.validation.demands():
 		cfg.ClientAuth = tls.RequireAnyClientCert
 	case x.validation.wants():
 		cfg.ClientAuth = tls.RequestClientCert
@@ -86,7 +86,7 @@ func (d *Downstream) configure(x *derived) error {
 	}
 	// In every handshake, also in one that resumes a session: its certificate may not be good any more.
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-		return x.check(&cs, x509.ExtKeyUsageClientAuth, nil)
+		return d.check(x, &cs, x509.ExtKeyUsageClientAuth, nil)
 	}
 	if x.tickets != nil {
 		cfg.SetSessionTicketKeys(x.tickets.keys)
@@ -149,6 +149,8 @@ func (d *Downstream) forClient(x *derived, h *tls.ClientHelloInfo) (*tls.Config,
 	return x.servers[plain][logged], nil
 }
 
+// DIVERGES(tls-require): Envoy 1.40 does not heed require_sni, nor require_client_certificate without a
+// validation context; here both refuse the client.
 var errNoSNI = errors.New("tls: no server name, and require_sni is set")
 
 func common1(a, b []string) bool {

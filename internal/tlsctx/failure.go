@@ -20,7 +20,10 @@ func failureText(err error) string {
 		return boring(125, "CERTIFICATE_VERIFY_FAILED:verify cert failed: "+bad.text)
 	}
 	if errors.Is(err, errKeyUsage) {
-		return boring(287, "KEY_USAGE_BIT_INCORRECT")
+		return boring(302, "KEY_USAGE_BIT_INCORRECT")
+	}
+	if errors.Is(err, errStaple) {
+		return boring(133, "CONNECTION_REJECTED")
 	}
 	var header tls.RecordHeaderError
 	if errors.As(err, &header) {

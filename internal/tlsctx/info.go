@@ -36,37 +36,57 @@ func certInfo(c *x509.Certificate) stream.CertInfo {
 
 func serial(c *x509.Certificate) string { return hex.EncodeToString(c.SerialNumber.Bytes()) }
 
-// otherNames are the values of a certificate's otherNames (RFC 5280, 4.2.1.6), of all types if oid is
-// empty.
-func otherNames(c *x509.Certificate, oid asn1.ObjectIdentifier) []string {
-	var out []string
+// The kinds of names in a certificate (RFC 5280, 4.2.1.6).
+const (
+	nameOther = 0
+	nameEmail = 1
+	nameDNS   = 2
+	nameURI   = 6
+	nameIP    = 7
+)
+
+// generalNames are a certificate's subject alternative names.
+func generalNames(c *x509.Certificate) []asn1.RawValue {
 	for i := range c.Extensions {
+		var names []asn1.RawValue
 		if !c.Extensions[i].Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) {
 			continue
 		}
-		var names []asn1.RawValue
-		if _, err := asn1.Unmarshal(c.Extensions[i].Value, &names); err != nil {
-			return out
+		if _, err := asn1.Unmarshal(c.Extensions[i].Value, &names); err == nil {
+			return slices.DeleteFunc(names, func(n asn1.RawValue) bool { return n.Class != asn1.ClassContextSpecific })
 		}
-		for _, n := range names {
-			if n.Class != asn1.ClassContextSpecific || n.Tag != 0 {
-				continue
-			}
-			var kind asn1.ObjectIdentifier
-			rest, err := asn1.Unmarshal(n.Bytes, &kind)
-			if err != nil || len(oid) > 0 && !kind.Equal(oid) {
-				continue
-			}
-			var explicit, value asn1.RawValue
-			if _, err := asn1.Unmarshal(rest, &explicit); err != nil {
-				continue
-			}
-			if _, err := asn1.Unmarshal(explicit.Bytes, &value); err == nil {
-				out = append(out, string(value.Bytes))
-			}
+	}
+	return nil
+}
+
+// otherNames are the values of a certificate's otherNames, of all types if oid is empty.
+func otherNames(c *x509.Certificate, oid asn1.ObjectIdentifier) []string {
+	var out []string
+	for _, n := range generalNames(c) {
+		if n.Tag != nameOther {
+			continue
+		}
+		if kind, text, ok := otherName(n.Bytes); ok && (len(oid) == 0 || kind.Equal(oid)) {
+			out = append(out, text)
 		}
 	}
 	return out
+}
+
+// otherName takes an otherName apart.
+func otherName(p []byte) (kind asn1.ObjectIdentifier, text string, ok bool) {
+	rest, err := asn1.Unmarshal(p, &kind)
+	if err != nil {
+		return nil, "", false
+	}
+	var explicit, value asn1.RawValue
+	if _, err := asn1.Unmarshal(rest, &explicit); err != nil {
+		return nil, "", false
+	}
+	if _, err := asn1.Unmarshal(explicit.Bytes, &value); err != nil {
+		return nil, "", false
+	}
+	return kind, string(value.Bytes), true
 }
 
 // pemText is a certificate in PEM; whoever shows it encodes it for its place.

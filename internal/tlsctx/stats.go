@@ -114,17 +114,22 @@ func (c *counters) failed(err error, text string) {
 	var bad *verifyError
 	switch {
 	case errors.As(err, &bad):
-		switch bad.kind {
-		case failSAN:
-			c.ssl.FailVerifySAN.Inc()
-		case failHash:
-			c.ssl.FailVerifyCertHash.Inc()
-		case failChain:
-			c.ssl.FailVerifyError.Inc()
-		}
+		c.refused(bad.kind)
 	case strings.Contains(text, "PEER_DID_NOT_RETURN_A_CERTIFICATE"):
 		c.ssl.FailVerifyNoCert.Inc()
 	case text != "":
 		c.ssl.ConnectionError.Inc()
+	}
+}
+
+// refused counts a certificate that was found bad.
+func (c *counters) refused(kind failure) {
+	switch kind {
+	case failSAN:
+		c.ssl.FailVerifySAN.Inc()
+	case failHash:
+		c.ssl.FailVerifyCertHash.Inc()
+	case failChain:
+		c.ssl.FailVerifyError.Inc()
 	}
 }

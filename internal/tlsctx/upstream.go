@@ -99,7 +99,7 @@ func (u *Upstream) variant(x *derived, sni string, o *filter.ConnectOptions, log
 	}
 	names = slices.Clone(names)
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-		return x.check(&cs, x509.ExtKeyUsageServerAuth, names)
+		return u.check(x, &cs, x509.ExtKeyUsageServerAuth, names)
 	}
 	if len(x.variants) >= maxVariants {
 		clear(x.variants)

@@ -39,6 +39,12 @@ func (v *Validation) wants() bool {
 	return v != nil && (v.roots != nil || len(v.sans) > 0 || len(v.spki) > 0 || len(v.hash) > 0)
 }
 
+// demands tells whether a client must have a certificate because something is asked of it: Envoy
+// requires one for matchers and pins, whatever require_client_certificate says.
+func (v *Validation) demands() bool {
+	return v != nil && !v.acceptUntrusted && len(v.sans)+len(v.spki)+len(v.hash) > 0
+}
+
 // verify checks a peer's chain, and that it has one of the names if any are given. The result holds
 // until the given time.
 func (v *Validation) verify(chain []*x509.Certificate, use x509.ExtKeyUsage, names []string, now time.Time,
@@ -77,17 +83,21 @@ const keepVerified = 5 * time.Minute
 var errKeyUsage = errors.New("tls: key usage of the peer's certificate is not for this handshake")
 
 // usable tells whether the key usage of a peer's certificate, if it has one, is for what the key was
-// used for: to sign, or with TLS 1.2's plain RSA key exchange to decrypt. BoringSSL asks that of both
-// sides with TLS 1.3, and of servers with TLS 1.2.
+// used for: to sign, or with TLS 1.2's plain RSA key exchange to decrypt. BoringSSL doesn't ask that of
+// clients with an RSA key and TLS 1.2.
 func usable(cs *tls.ConnectionState, use x509.ExtKeyUsage) bool {
 	leaf := cs.PeerCertificates[0]
-	if leaf.KeyUsage == 0 || cs.Version < tls.VersionTLS13 && use == x509.ExtKeyUsageClientAuth {
+	client := use == x509.ExtKeyUsageClientAuth
+	if leaf.KeyUsage == 0 || cs.Version < tls.VersionTLS13 && client && leaf.PublicKeyAlgorithm == x509.RSA {
 		return true
 	}
 	want := x509.KeyUsageDigitalSignature
-	switch cs.CipherSuite {
-	case tls.TLS_RSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_256_CBC_SHA,
-		tls.TLS_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_AES_256_GCM_SHA384:
+	switch {
+	case client:
+	case slices.Contains([]uint16{
+		tls.TLS_RSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_256_CBC_SHA, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA,
+		tls.TLS_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_AES_256_GCM_SHA384,
+	}, cs.CipherSuite):
 		want = x509.KeyUsageKeyEncipherment
 	}
 	return leaf.KeyUsage&want != 0
@@ -123,18 +133,21 @@ func (v *Validation) verifyChain(chain []*x509.Certificate, use x509.ExtKeyUsage
 	}
 	verified, err := chain[0].Verify(opts)
 	var invalid x509.CertificateInvalidError
-	if v.allowExpired && errors.As(err, &invalid) && invalid.Reason == x509.Expired {
-		// The time when the certificate was still valid, which its issuers must have been too.
-		opts.CurrentTime = chain[0].NotAfter
+	for i := 0; i < len(chain) && v.allowExpired && errors.As(err, &invalid) && invalid.Reason == x509.Expired; i++ {
+		// A time when the certificates were valid: Envoy doesn't look at times at all then.
+		opts.CurrentTime = within(chain[i], now)
 		verified, err = chain[0].Verify(opts)
 	}
 	if err != nil {
 		return nil, chainError(chain, err, now)
 	}
+	if !purposeful(chain[0], use) {
+		return nil, atDepth(0, "unsupported certificate purpose")
+	}
 	if v.maxDepth >= 0 {
 		verified = shorter(verified, v.maxDepth)
 		if len(verified) == 0 {
-			return nil, atDepth(v.maxDepth+1, "certificate chain too long")
+			return nil, atDepth(max(1, v.maxDepth), "unable to get local issuer certificate")
 		}
 	}
 	if len(v.crls) > 0 {
@@ -143,12 +156,33 @@ func (v *Validation) verifyChain(chain []*x509.Certificate, use x509.ExtKeyUsage
 	return verified[0], nil
 }
 
-// shorter keeps chains with at most depth certificates between the peer's and the trusted one
-// (max_verify_depth).
+// within is the time closest to now at which c is valid.
+func within(c *x509.Certificate, now time.Time) time.Time {
+	switch {
+	case now.Before(c.NotBefore):
+		return c.NotBefore
+	case now.After(c.NotAfter):
+		return c.NotAfter
+	}
+	return now
+}
+
+// purposeful tells whether the key usage of a certificate, if it has one, is for one side of TLS
+// (BoringSSL: check_purpose_ssl_client and _server).
+func purposeful(c *x509.Certificate, use x509.ExtKeyUsage) bool {
+	want := x509.KeyUsageDigitalSignature | x509.KeyUsageKeyAgreement
+	if use == x509.ExtKeyUsageServerAuth {
+		want |= x509.KeyUsageKeyEncipherment
+	}
+	return c.KeyUsage == 0 || c.KeyUsage&want != 0
+}
+
+// shorter keeps chains with at most depth certificates behind the peer's, the trusted one included; that
+// alone is never too many (max_verify_depth, as Envoy heeds it).
 func shorter(chains [][]*x509.Certificate, depth int) [][]*x509.Certificate {
 	var out [][]*x509.Certificate
 	for _, c := range chains {
-		if len(c)-2 <= depth {
+		if len(c) <= max(2, depth+1) {
 			out = append(out, c)
 		}
 	}
@@ -205,6 +239,8 @@ func chainError(chain []*x509.Certificate, err error, now time.Time) error {
 	return atDepth(0, "unspecified certificate verification error")
 }
 
+const crlFailed = "certificate revocation check against provided CRLs failed: "
+
 // checkRevoked looks a chain up in the CRLs. Each certificate's issuer must have one.
 func (v *Validation) checkRevoked(chain []*x509.Certificate, now time.Time) error {
 	for i, c := range chain {
@@ -219,16 +255,16 @@ func (v *Validation) checkRevoked(chain []*x509.Certificate, now time.Time) erro
 			}
 			found = true
 			if !l.NextUpdate.IsZero() && now.After(l.NextUpdate) {
-				return atDepth(i, "CRL has expired")
+				return atDepth(i, crlFailed+"CRL has expired")
 			}
 			for j := range l.RevokedCertificateEntries {
 				if l.RevokedCertificateEntries[j].SerialNumber.Cmp(c.SerialNumber) == 0 {
-					return atDepth(i, "certificate revoked")
+					return atDepth(i, crlFailed+"certificate revoked")
 				}
 			}
 		}
 		if !found {
-			return atDepth(i, "unable to get certificate CRL")
+			return atDepth(i, crlFailed+"unable to get certificate CRL")
 		}
 		if v.leafCRLOnly {
 			return nil
@@ -237,15 +273,22 @@ func (v *Validation) checkRevoked(chain []*x509.Certificate, now time.Time) erro
 	return nil
 }
 
-// allNames lists a certificate's names in the order that Envoy prints.
+// allNames lists a certificate's names in the order in which it has them, as Envoy prints them.
 func allNames(c *x509.Certificate) []string {
-	out := append([]string(nil), c.DNSNames...)
-	for _, u := range c.URIs {
-		out = append(out, u.String())
-	}
-	out = append(out, c.EmailAddresses...)
-	for _, ip := range c.IPAddresses {
-		out = append(out, ip.String())
+	var out []string
+	for _, n := range generalNames(c) {
+		switch n.Tag {
+		case nameEmail, nameDNS, nameURI:
+			out = append(out, string(n.Bytes))
+		case nameIP:
+			if a, ok := netip.AddrFromSlice(n.Bytes); ok {
+				out = append(out, a.String())
+			}
+		case nameOther:
+			if _, text, ok := otherName(n.Bytes); ok {
+				out = append(out, text)
+			}
+		}
 	}
 	return out
 }
