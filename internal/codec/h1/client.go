@@ -50,7 +50,7 @@ type ClientConn struct {
 	h       head
 	inBody  bool
 	reading bool // the first byte of a response was seen
-	interim int
+	interim int  // heads of 1xx before the response
 	gone    Gone
 
 	m, trailers *header.Map // the reader's until answered is set, the stream's afterwards
@@ -206,7 +206,7 @@ func (c *ClientConn) readHead(t *stream.Turn, p []byte) int {
 		return 0
 	}
 	c.received.Add(uint64(n))
-	c.headReceived.Add(uint64(n))
+	c.headReceived.Add(c.h.size)
 	if c.h.interim() {
 		c.gotInterim(t)
 		return n
@@ -237,7 +237,7 @@ func (c *ClientConn) gotInterim(t *stream.Turn) {
 
 // gotHead passes the head on; extra bytes were read behind it.
 func (c *ClientConn) gotHead(t *stream.Turn, extra int) {
-	c.gone.CloseNotify = c.gone.CloseNotify || c.h.closeToken
+	c.gone.CloseNotify = c.gone.CloseNotify || c.h.closeToken || c.h.http10 && c.h.close
 	if c.h.close {
 		c.last.Store(true)
 	}
@@ -258,6 +258,7 @@ func (c *ClientConn) responseDone(extra int) {
 	c.inBody, c.reading, c.interim = false, false, 0
 	if extra > 0 {
 		c.last.Store(true)
+		c.gone.ProtocolError = true
 	}
 	c.answered.Store(true)
 }
@@ -302,7 +303,8 @@ func (c *ClientConn) fail(t *stream.Turn, p *problem) bool {
 
 // end handles the end of what the peer sends, or of the socket.
 func (c *ClientConn) end(t *stream.Turn, err error) bool {
-	eof := errors.Is(err, io.EOF)
+	// However the peer ends the connection, by FIN or RST: Envoy makes no difference.
+	eof := err != nil && !c.local.Load()
 	c.gone.Local = c.local.Load()
 	if eof && c.inBody && c.body.state == bodyUntilClose && !c.h.upgrade {
 		to := c.currentTarget()
@@ -323,16 +325,19 @@ func (c *ClientConn) end(t *stream.Turn, err error) bool {
 	if c.local.Load() {
 		f.Flag, f.Reason = stream.LocalReset, stream.ReasonLocalReset
 	}
-	if eof && (c.reading && !c.inBody || c.inBody && c.body.state != bodyUntilClose) {
+	if eof && (c.reading && !c.betweenHeads() && !c.inBody || c.inBody && c.body.state != bodyUntilClose) {
 		// Envoy's parser takes the end of the data within a message for an error in it.
 		f = errCutShort.upstream()
 		c.gone.ProtocolError = true
 	}
-	if err != nil && !eof {
+	if err != nil && !errors.Is(err, io.EOF) {
 		f.Err = err
 	}
 	return c.tell(t, f)
 }
+
+// betweenHeads tells that nothing of a response has come after a 1xx head.
+func (c *ClientConn) betweenHeads() bool { return c.interim > 0 && !c.reader.started }
 
 // tell posts the end to the stream, if one runs that has no whole response, and lets no other
 // begin.

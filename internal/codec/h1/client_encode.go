@@ -38,8 +38,8 @@ func (c *ClientConn) EncodeHeaders(t *stream.Turn, m *header.Map, end bool) {
 	c.headed.Store(true)
 	out := c.w.Begin()
 	n := out.Len()
-	encodeRequest(out, &c.opt.Options, m, p)
-	c.encoded(out, n, true)
+	size := encodeRequest(out, &c.opt.Options, m, p)
+	c.encoded(out, n, size)
 	if end {
 		c.out.end(out, &c.opt.Options, nil)
 	}
@@ -70,7 +70,7 @@ func (c *ClientConn) EncodeData(t *stream.Turn, p []byte, end bool) {
 	if end {
 		c.out.end(out, &c.opt.Options, nil)
 	}
-	c.encoded(out, n, false)
+	c.encoded(out, n, 0)
 	c.w.End(t)
 	if end || c.out.broken {
 		c.requestDone(t)
@@ -85,7 +85,7 @@ func (c *ClientConn) EncodeTrailers(t *stream.Turn, m *header.Map) {
 	out := c.w.Begin()
 	n := out.Len()
 	c.out.end(out, &c.opt.Options, m)
-	c.encoded(out, n, false)
+	c.encoded(out, n, 0)
 	c.w.End(t)
 	c.requestDone(t)
 }

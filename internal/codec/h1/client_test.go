@@ -167,7 +167,6 @@ func TestClientResponses(t *testing.T) {
 		idle bool
 		gone Gone
 	}
-	ended := Gone{Local: true}
 	for _, c := range []struct {
 		name, method, answer string
 		fin                  bool
@@ -182,8 +181,8 @@ func TestClientResponses(t *testing.T) {
 		{"204", "GET", "HTTP/1.1 204 OK\r\n\r\n", false, want{"headers 204\n", true, Gone{}}, nil},
 		{"interim", "GET", "HTTP/1.1 103 E\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", false, want{"interim 103\nheaders 200\n", true, Gone{}}, nil},
 		{"close", "GET", "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", false, want{"headers 200\n", false, Gone{Local: true, CloseNotify: true}}, nil},
-		{"HTTP/1.0", "GET", "HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n", false, want{"headers 200\n", false, ended}, nil},
-		{"bytes behind the response", "GET", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nX", false, want{"headers 200\n", false, ended}, nil},
+		{"HTTP/1.0", "GET", "HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n", false, want{"headers 200\n", false, Gone{Local: true, CloseNotify: true}}, nil},
+		{"bytes behind the response", "GET", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nX", false, want{"headers 200\n", false, Gone{Local: true, ProtocolError: true}}, nil},
 		{"garbage", "GET", "garbage", false, want{"reset protocol error reused=false\n", false, Gone{Local: true, Active: true, ProtocolError: true}}, nil},
 		{"bad chunk", "GET", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nx", false, want{"headers 200\nreset protocol error reused=false\n", false, Gone{Local: true, Active: true, ProtocolError: true}}, nil},
 		{"end before the head", "GET", "", true, want{"reset connection termination reused=false\n", false, Gone{Active: true}}, nil},

@@ -18,6 +18,7 @@ type headWriter struct {
 	out   []byte
 	room  int // capacity of out as it was lent
 	lines int
+	first int  // length of the first line
 	clean bool // take out what would end a line
 }
 
@@ -107,8 +108,8 @@ func isUpgrade(m *header.Map) bool {
 	return m.Has(header.Upgrade) && hasToken(m.Value(header.Connection), "upgrade")
 }
 
-// encodeRequest appends a request head to out.
-func encodeRequest(out *buf.Chain, o *Options, m *header.Map, p plan) {
+// encodeRequest appends a request head to out and returns how long its fields are.
+func encodeRequest(out *buf.Chain, o *Options, m *header.Map, p plan) int {
 	e := newHeadWriter(out, o, m)
 	e.request(m, p)
 	if e.dirty() {
@@ -116,7 +117,11 @@ func encodeRequest(out *buf.Chain, o *Options, m *header.Map, p plan) {
 		e.request(m, p)
 	}
 	e.flush(out)
+	return e.size()
 }
+
+// size is that of the fields alone: Envoy's header bytes have no first line and no empty one.
+func (e *headWriter) size() int { return len(e.out) - e.first - len("\r\n") }
 
 func (e *headWriter) request(m *header.Map, p plan) {
 	method, target := m.Value(header.Method), m.Value(header.Path)
@@ -127,6 +132,7 @@ func (e *headWriter) request(m *header.Map, p plan) {
 	e.target(target)
 	e.out = append(e.out, " HTTP/1.1\r\n"...)
 	e.lines++
+	e.first = len(e.out)
 	if v, ok := m.GetID(header.Authority); ok {
 		name := "host"
 		if raw := m.RawNameOf(header.Authority); raw != "" {
@@ -161,8 +167,8 @@ const (
 	extraKeepAlive
 )
 
-// encodeResponse appends a response head to out.
-func encodeResponse(out *buf.Chain, o *Options, m *header.Map, status int, http10 bool, x extra, p plan) {
+// encodeResponse appends a response head to out and returns how long its fields are.
+func encodeResponse(out *buf.Chain, o *Options, m *header.Map, status int, http10 bool, x extra, p plan) int {
 	e := newHeadWriter(out, o, m)
 	e.response(m, status, http10, x, p)
 	if e.dirty() {
@@ -170,6 +176,7 @@ func encodeResponse(out *buf.Chain, o *Options, m *header.Map, status int, http1
 		e.response(m, status, http10, x, p)
 	}
 	e.flush(out)
+	return e.size()
 }
 
 func (e *headWriter) response(m *header.Map, status int, http10 bool, x extra, p plan) {
@@ -181,6 +188,7 @@ func (e *headWriter) response(m *header.Map, status int, http10 bool, x extra, p
 	e.out = strconv.AppendInt(e.out, int64(status), 10)
 	e.out = append(append(append(e.out, ' '), reasonPhrase(status)...), "\r\n"...)
 	e.lines++
+	e.first = len(e.out)
 	e.fields(m, p)
 	switch x {
 	case extraClose:

@@ -52,6 +52,9 @@ func (f *fieldReader) field(line []byte) *problem {
 		return errName
 	}
 	name, value := line[:colon], trim(line[colon+1:])
+	if f.h != nil {
+		f.h.size += uint64(len(name) + len(value) + 3)
+	}
 	if f.server != nil && (f.server.RejectUnderscores || f.server.DropUnderscores) {
 		if drop, err := f.underscore(name); drop || err != nil {
 			return err

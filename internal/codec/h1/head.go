@@ -9,6 +9,7 @@ import (
 // head is what framing and connection handling need to know of a head that was read.
 type head struct {
 	length      uint64
+	size        uint64 // of the fields as Envoy counts it: name, value and 3 bytes for each
 	status      int
 	hasLength   bool
 	chunked     bool // the message's body is chunked

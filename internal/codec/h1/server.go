@@ -180,7 +180,7 @@ func (c *ServerConn) readHead(t *stream.Turn, p []byte) int {
 		return 0
 	}
 	c.received.Add(uint64(n))
-	c.headReceived.Add(uint64(n))
+	c.headReceived.Add(c.h.size)
 	c.headDone(t)
 	return n
 }

@@ -16,13 +16,10 @@ func (l *link) write(t *stream.Turn, s string) {
 	l.sent.Add(uint64(len(s)))
 }
 
-// encoded counts what was appended to out since it had n bytes.
-func (l *link) encoded(out *buf.Chain, n int, isHead bool) {
-	k := uint64(out.Len() - n)
-	l.sent.Add(k)
-	if isHead {
-		l.headSent.Add(k)
-	}
+// encoded counts what was appended to out since it had n bytes, head of them fields of a head.
+func (l *link) encoded(out *buf.Chain, n, head int) {
+	l.sent.Add(uint64(out.Len() - n))
+	l.headSent.Add(uint64(head))
 }
 
 // Protocol implements stream.Encoder.
@@ -42,7 +39,7 @@ func (c *ServerConn) EncodeInterim(t *stream.Turn, m *header.Map) {
 	n := out.Len()
 	status := statusOf(m)
 	encodeResponse(out, &c.opt.Options, m, status, c.facts.Load()&factHTTP10 != 0, extraNone, plan{})
-	c.encoded(out, n, false)
+	c.encoded(out, n, 0)
 	c.w.End(t)
 }
 
@@ -57,6 +54,8 @@ func (c *ServerConn) EncodeHeaders(t *stream.Turn, m *header.Map, end bool) {
 	r := reply{end: end, isHead: f&factHead != 0, connect: f&factConnect != 0, http10: f&factHTTP10 != 0}
 	status := statusOf(m)
 	p := responsePlan(m, status, r)
+	// DIVERGES(unasked-upgrade): Envoy passes a 101 that nobody asked for on and keeps the connection,
+	// on which neither end can say any more what comes next; here it ends with that.
 	said := hasToken(m.Value(header.Connection), "close")
 	c.lastReply = said || f&factClose != 0 || c.draining.Load() || !c.whole.Load() ||
 		p.frame == frameRaw || p.frame == frameClose || status == 101
@@ -71,8 +70,8 @@ func (c *ServerConn) EncodeHeaders(t *stream.Turn, m *header.Map, end bool) {
 	c.out.begin(p)
 	out := c.w.Begin()
 	n := out.Len()
-	encodeResponse(out, &c.opt.Options, m, status, r.http10, x, p)
-	c.encoded(out, n, true)
+	size := encodeResponse(out, &c.opt.Options, m, status, r.http10, x, p)
+	c.encoded(out, n, size)
 	if end {
 		c.out.end(out, &c.opt.Options, nil)
 	}
@@ -93,7 +92,7 @@ func (c *ServerConn) EncodeData(t *stream.Turn, p []byte, end bool) {
 	if end {
 		c.out.end(out, &c.opt.Options, nil)
 	}
-	c.encoded(out, n, false)
+	c.encoded(out, n, 0)
 	c.w.End(t)
 	if end || c.out.broken {
 		c.responseDone()
@@ -108,7 +107,7 @@ func (c *ServerConn) EncodeTrailers(t *stream.Turn, m *header.Map) {
 	out := c.w.Begin()
 	n := out.Len()
 	c.out.end(out, &c.opt.Options, m)
-	c.encoded(out, n, false)
+	c.encoded(out, n, 0)
 	c.w.End(t)
 	c.responseDone()
 }
