@@ -48,6 +48,9 @@ type name struct {
 
 func newName(s string) name {
 	s = strings.ToLower(s)
+	if s == "host" {
+		s = ":authority" // what it is called once it was read, over any protocol
+	}
 	return name{header.Lookup(s), s}
 }
 

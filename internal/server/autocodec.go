@@ -5,7 +5,6 @@ import (
 
 	"sidecar/api/stream"
 	"sidecar/internal/buf"
-	"sidecar/internal/codec/h2"
 	"sidecar/internal/wire"
 	"sidecar/listener/hcm"
 )
@@ -22,6 +21,10 @@ type autoCodec struct {
 	codec hcm.Codec  // nil until the version is known
 	local bool
 }
+
+// http2Magic is as much of the preface as decides: a client that goes on with something else is none of
+// HTTP/1 (Http2::CLIENT_MAGIC_PREFIX).
+const http2Magic = "PRI * HTTP/2"
 
 // Serve implements hcm.Codec.
 func (c *autoCodec) Serve(t *stream.Turn) {
@@ -48,11 +51,11 @@ func (c *autoCodec) sniff() bool {
 		first.Append(b.B[:n])
 		b.Put()
 		p := first.Bytes()
-		k := min(len(p), len(h2.Preface))
+		k := min(len(p), len(http2Magic))
 		switch {
-		case string(p[:k]) != h2.Preface[:k]:
+		case string(p[:k]) != http2Magic[:k]:
 			c.choose(c.http1(c.w, c.h))
-		case k == len(h2.Preface):
+		case k == len(http2Magic):
 			c.choose(c.http2(c.w, c.h))
 		default:
 			continue

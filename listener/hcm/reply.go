@@ -213,7 +213,7 @@ func (s *Stream) onDownstreamReset(t *stream.Turn, f *stream.Fault) {
 // noteReset takes over what the codec says of the end. A stream may end alone, or with its connection
 // (ConnectionManagerImpl::ActiveStream::onResetStream).
 func (s *Stream) noteReset(f *stream.Fault) {
-	if f == nil || f.Reason == stream.ReasonNone || f.Reason == stream.ReasonConnectionTermination {
+	if f == nil || f.Close || f.Reason == stream.ReasonNone || f.Reason == stream.ReasonConnectionTermination {
 		s.conn.endedActive.Store(true)
 	}
 	if f == nil {

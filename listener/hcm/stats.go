@@ -91,9 +91,15 @@ func (c *Conn) countRequest() {
 	}
 }
 
-// countConnection counts the connection by its version, which is known with its first stream; an
-// HTTP/1 codec knows its minor version only when it has the head.
+// OnProtocol implements h2.ProtocolHandler: the client speaks, though it may have no stream yet.
+func (c *Conn) OnProtocol(p stream.Protocol) { c.countConnection(p) }
+
+// countConnection counts the connection by its version, once; an HTTP/1 codec knows its minor version
+// only when it has the head. It is called by the reader.
 func (c *Conn) countConnection(p stream.Protocol) {
+	if c.counted.Load() != 0 {
+		return
+	}
 	if p < stream.HTTP2 {
 		c.counted.Store(uint32(stream.HTTP11))
 		c.stats.CxHTTP1Total.Inc()

@@ -67,6 +67,7 @@ type attack struct {
 	*http2.Framer
 	nc    net.Conn
 	out   bytes.Buffer // frames are collected, and sent as one
+	next  uint32       // number of a stream
 	stats *Stats
 }
 
@@ -161,7 +162,7 @@ func TestFloods(t *testing.T) {
 		name  string
 		hold  bool
 		flood func(t testing.TB, a *attack)
-		want  http2.ErrCode
+		want  int // the code of the GOAWAY, -1 for none
 		stat  func(*Stats) *stats.Counter
 	}{
 		{"rapid reset", true, func(t testing.TB, a *attack) {
@@ -170,49 +171,49 @@ func TestFloods(t *testing.T) {
 				a.get(t, 2*i+1, true)
 				a.must(t, a.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
 			}
-		}, http2.ErrCodeInternal, nil},
+		}, int(http2.ErrCodeInternal), nil},
 		{"CONTINUATION", false, func(t testing.TB, a *attack) {
 			t.Helper()
 			a.must(t, a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fieldList(request()...)}))
-			for i := range 100 {
+			for i := range 1100 {
 				a.must(t, a.WriteContinuation(1, false, fieldList(fmt.Sprintf("h%d=v", i))))
 			}
-		}, http2.ErrCodeEnhanceYourCalm, nil},
+		}, -1, nil},
 		{"empty CONTINUATION", false, func(t testing.TB, a *attack) {
 			t.Helper()
 			a.must(t, a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fieldList(request()...)}))
 			for range 3 {
 				a.must(t, a.WriteContinuation(1, false, nil))
 			}
-		}, http2.ErrCodeEnhanceYourCalm, func(s *Stats) *stats.Counter { return &s.EmptyFramesFlood }},
+		}, -1, func(s *Stats) *stats.Counter { return &s.EmptyFramesFlood }},
 		{"empty DATA", true, func(t testing.TB, a *attack) {
 			t.Helper()
 			a.get(t, 1, false)
 			for range 3 {
 				a.must(t, a.WriteData(1, false, nil))
 			}
-		}, http2.ErrCodeEnhanceYourCalm, func(s *Stats) *stats.Counter { return &s.EmptyFramesFlood }},
+		}, -1, func(s *Stats) *stats.Counter { return &s.EmptyFramesFlood }},
 		{"PRIORITY", true, func(t testing.TB, a *attack) {
 			t.Helper()
 			for i := range uint32(250) {
 				a.must(t, a.WritePriority(2*i+1, http2.PriorityParam{Weight: 1}))
 			}
-		}, http2.ErrCodeEnhanceYourCalm, func(s *Stats) *stats.Counter { return &s.PriorityFlood }},
+		}, -1, func(s *Stats) *stats.Counter { return &s.PriorityFlood }},
 		{"WINDOW_UPDATE", true, func(t testing.TB, a *attack) {
 			t.Helper()
 			a.get(t, 1, true)
 			for range 50 {
 				a.must(t, a.WriteWindowUpdate(0, 1))
 			}
-		}, http2.ErrCodeEnhanceYourCalm, func(s *Stats) *stats.Counter { return &s.WindowUpdateFlood }},
+		}, -1, func(s *Stats) *stats.Counter { return &s.WindowUpdateFlood }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			a := newAttack(t, &answering{hold: tc.hold, body: []byte("ok")}, nil)
 			tc.flood(t, a)
 			a.send()
-			if code, _ := a.end(t); code != int(tc.want) {
-				t.Errorf("ended with %d, want %v", code, tc.want)
+			if code, _ := a.end(t); code != tc.want {
+				t.Errorf("ended with %d, want %d", code, tc.want)
 			}
 			if tc.stat != nil {
 				if n := tc.stat(a.stats).Value(); n != 1 {
@@ -264,7 +265,13 @@ func TestControlBacklog(t *testing.T) {
 	}{
 		{"PING", func(a *attack) error { return a.WritePing(false, [8]byte{1}) }},
 		{"SETTINGS", func(a *attack) error { return a.WriteSettings() }},
-		{"RST_STREAM", func(a *attack) error { return a.WriteWindowUpdate(1, 0) }},
+		{"RST_STREAM", func(a *attack) error {
+			id := a.next
+			a.next += 2
+			fields := fieldList(append(request(), "content-length=1")...)
+			err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: fields, EndHeaders: true})
+			return errors.Join(err, a.WriteData(id, false, []byte("ab")))
+		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -273,12 +280,11 @@ func TestControlBacklog(t *testing.T) {
 			})
 			a.get(t, 1, true)
 			a.send()
-			for range 5000 {
-				a.must(t, tc.frame(a))
-			}
-			flood := bytes.Clone(a.out.Bytes())
-			for a.stats.OutboundControlFlood.Value() == 0 {
-				if _, err := a.nc.Write(flood); err != nil {
+			for a.next = 3; a.stats.OutboundControlFlood.Value() == 0; a.out.Reset() {
+				for range 5000 {
+					a.must(t, tc.frame(a))
+				}
+				if _, err := a.nc.Write(a.out.Bytes()); err != nil {
 					break
 				}
 			}

@@ -53,6 +53,7 @@ func NewClientConn(w *wire.Conn, h ClientHandler, o *ClientOptions) *ClientConn 
 	c.nextID = 1
 	c.peerMax = math.MaxUint32
 	c.init(w, o.withDefaults(true))
+	c.opt.Stats.Upstreams.Inc()
 	return c
 }
 
@@ -69,20 +70,6 @@ func (c *ClientConn) Serve() {
 	c.mu.Unlock()
 	c.handler.OnGone(t, g)
 	t.End()
-}
-
-// hello sends the preface before anything else.
-func (c *ClientConn) hello(t *stream.Turn) {
-	c.mu.Lock()
-	c.helloLocked(t)
-	c.mu.Unlock()
-}
-
-func (c *ClientConn) helloLocked(t *stream.Turn) {
-	if !c.said {
-		c.said = true
-		c.greet(t)
-	}
 }
 
 // NewStream begins a request whose events go to target; nil when the connection takes no more.
@@ -140,7 +127,7 @@ func (c *ClientConn) Close(*stream.Turn) {
 func (c *ClientConn) encodeRequest(t *stream.Turn, s *Stream, m *header.Map, end bool, a *after) {
 	method := m.Value(header.Method)
 	if c.ended || c.gotAway || method == "" || method != "CONNECT" && m.Value(header.Path) == "" {
-		f := c.resetFault(codeRefused) // the peer has not seen it
+		f := c.unseenFault() // the peer has not seen it
 		if !c.ended && !c.gotAway {
 			f = &stream.Fault{
 				Side: stream.Internal, Flag: stream.LocalReset, Reason: stream.ReasonLocalReset, Status: 503,

@@ -29,6 +29,7 @@ type conn struct {
 	cont     int        // CONTINUATIONs of it
 	size     int        // of the next read
 	greeted  bool       // the preface was read
+	acked    bool       // the peer knows our SETTINGS
 	settled  bool       // the first SETTINGS was read
 	dec      hpack.Decoder
 	lastRead uint32 // the highest stream number that the peer began
@@ -101,20 +102,36 @@ func (c *conn) init(w *wire.Conn, o *Options) {
 	w.SetShared()
 }
 
+// hello sends the preface and our SETTINGS before anything else: a server once the client has shown
+// that it speaks HTTP/2.
+func (c *conn) hello(t *stream.Turn) {
+	c.mu.Lock()
+	c.helloLocked(t)
+	c.mu.Unlock()
+}
+
+func (c *conn) helloLocked(t *stream.Turn) {
+	if !c.said {
+		c.said = true
+		c.greet(t)
+	}
+}
+
 // greet sends our SETTINGS and the connection's window, as Envoy's.
 func (c *conn) greet(t *stream.Turn) {
 	var room [64]byte
-	b := appendSetting(room[:0], settingTableSize, c.opt.TableSize)
+	b := room[:0]
 	if c.client != nil {
 		b = appendSetting(b, settingEnablePush, 0)
 	}
-	b = appendSetting(b, settingMaxStreams, c.opt.MaxConcurrentStreams)
-	b = appendSetting(b, settingInitialWindow, c.opt.StreamWindow)
+	b = appendSetting(b, settingTableSize, c.opt.TableSize)
 	allow := uint32(0)
 	if c.opt.AllowConnect {
 		allow = 1
 	}
 	b = appendSetting(b, settingConnectProtocol, allow)
+	b = appendSetting(b, settingMaxStreams, c.opt.MaxConcurrentStreams)
+	b = appendSetting(b, settingInitialWindow, c.opt.StreamWindow)
 	c.unacked++
 	out := c.w.Begin()
 	if c.client != nil {
@@ -172,21 +189,23 @@ func length(b []byte) int { return int(b[0])<<16 | int(b[1])<<8 | int(b[2]) }
 // use handles what is whole in p and returns how much that was.
 func (c *conn) use(t *stream.Turn, p []byte) (n int) {
 	if !c.greeted {
+		c.server.begun()
 		k := min(len(p), len(preface))
 		if string(p[:k]) != preface[:k] {
-			c.fail(t, codeProtocol, "http2.bad_preface")
+			c.drop(t)
 			return len(p)
 		}
 		if k < len(preface) {
 			return 0
 		}
 		c.greeted, n = true, k
+		c.hello(t)
 	}
 	for len(p)-n >= headerSize && !c.closing.Load() {
 		h := p[n:]
 		size := length(h)
 		if size > minMaxFrame {
-			c.fail(t, codeFrameSize, "http2.frame_size")
+			c.fail(t, codeFrameSize, "too large frame size")
 			return len(p)
 		}
 		if len(h) < headerSize+size {
@@ -201,26 +220,63 @@ func (c *conn) use(t *stream.Turn, p []byte) (n int) {
 	return n
 }
 
-// fail ends the connection for what the peer sent: GOAWAY with the code, then close. Envoy counts in
-// goaway_sent only those of drains.
-func (c *conn) fail(t *stream.Turn, why code, details string) {
+// fail ends the connection for what the peer sent: GOAWAY with the code and a text for people, then
+// close. Envoy counts in goaway_sent only those of drains.
+func (c *conn) fail(t *stream.Turn, why code, text string) {
 	if c.closing.Swap(true) {
 		return
 	}
+	last := c.lastRead
+	if c.server != nil {
+		last = max(last, c.open.id)
+	}
+	c.mu.Lock()
+	appendGoAway(c.w.Begin(), last, why, text)
+	c.w.End(t)
+	c.mu.Unlock()
+	c.countError()
+	c.breakOff(t, codecError)
+}
+
+// drop ends the connection for a frame that is well-formed and has no place where it stands, or a
+// message that is malformed. As Envoy, whose library asks it what to do then, it says nothing.
+func (c *conn) drop(t *stream.Turn) {
+	if c.closing.Swap(true) {
+		return
+	}
+	c.countError()
+	c.breakOff(t, codecError)
+}
+
+// flooded ends the connection of a peer that sends too many frames of a kind, without a word and not
+// as a protocol error.
+func (c *conn) flooded(t *stream.Turn, details string) {
+	if !c.closing.Swap(true) {
+		c.breakOff(t, details)
+	}
+}
+
+func (c *conn) countError() {
+	if c.server != nil && c.server.sopt.ProtocolError != nil {
+		c.server.sopt.ProtocolError.Inc()
+	}
+}
+
+// breakOff tells the streams and closes. The caller has set closing.
+func (c *conn) breakOff(t *stream.Turn, details string) {
 	c.local.Store(true)
 	c.mu.Lock()
 	if c.client != nil {
 		c.client.wrong = true
 	}
 	c.sentAway = true
-	appendGoAway(c.w.Begin(), c.lastRead, why)
-	c.w.End(t)
 	c.mu.Unlock()
-	c.opt.Stats.GoAwaySent.Inc()
-	if c.server != nil && c.server.sopt.ProtocolError != nil {
-		c.server.sopt.ProtocolError.Inc()
+	if c.open.id != 0 && c.server != nil && c.open.id > c.lastRead {
+		c.server.unread(t, c.open.id)
 	}
-	c.tellAll(t, c.protocolFault(details))
+	f := c.protocolFault(details)
+	f.Close = true
+	c.tellAll(t, f)
 	c.closeSoon(t)
 }
 
@@ -244,8 +300,8 @@ func (c *conn) closeSoon(*stream.Turn) {
 func (c *conn) tellAll(t *stream.Turn, f *stream.Fault) {
 	var a after
 	c.mu.Lock()
-	if c.client != nil && !c.ended {
-		c.client.active = !c.idle()
+	if c.client != nil && !c.ended && !c.client.wrong {
+		c.client.active = !c.idle() // of one that broke the protocol the streams end first
 	}
 	c.ended = true
 	for _, s := range c.streams {

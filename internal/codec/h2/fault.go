@@ -12,9 +12,14 @@ const (
 	invalidField   = "http2.invalid.header.field"
 	tooManyHeaders = "http2.too_many_headers"
 	underscore     = "http2.unexpected_underscore"
+	unknownError   = "http2.unknown.nghttp2.error"
 	remoteReset    = "http2.remote_reset"
 	remoteRefuse   = "http2.remote_refuse"
 )
+
+// codecError is of the streams of a connection that ends for what was wrong elsewhere on it: Envoy's
+// words for what its library was told.
+const codecError = "codec_error:The_user_callback_function_failed"
 
 // protocolFault is that of a stream whose peer broke the protocol.
 func (c *conn) protocolFault(details string) *stream.Fault {
@@ -35,20 +40,31 @@ func (c *conn) resetFault(why code) *stream.Fault {
 			Side: stream.Downstream, Flag: stream.DownstreamRemoteReset, Details: remoteReset,
 			Reason: stream.ReasonRemoteReset,
 		}
-		if why == codeRefused {
+		switch why {
+		case codeRefused:
 			f.Details, f.Reason = remoteRefuse, stream.ReasonRemoteRefusedStream
+		case codeProtocol:
+			f.Flag, f.Reason = stream.DownstreamProtocolError, stream.ReasonProtocolError
 		}
 		return f
 	}
 	f := &stream.Fault{Side: stream.Upstream, Flag: stream.UpstreamRemoteReset, Reason: stream.ReasonRemoteReset}
 	switch why {
 	case codeRefused:
-		f.Reason, f.Reused = stream.ReasonRemoteRefusedStream, true
+		f.Reason = stream.ReasonRemoteRefusedStream
 	case codeConnect:
 		f.Reason = stream.ReasonConnectError
 	case codeProtocol:
 		f.Reason, f.Flag = stream.ReasonProtocolError, stream.UpstreamProtocolError
 	}
+	return f
+}
+
+// unseenFault is that of a stream which the peer says it did not look at (GOAWAY), or could not: it is
+// safe to repeat.
+func (c *conn) unseenFault() *stream.Fault {
+	f := c.resetFault(codeRefused)
+	f.Reused = true
 	return f
 }
 

@@ -111,12 +111,14 @@ func appendWord(out *buf.Chain, kind uint8, id, word uint32) {
 	out.Extend(headerSize + 4)
 }
 
-func appendGoAway(out *buf.Chain, last uint32, c code) {
-	tail := out.Tail(headerSize + 8)
-	putHeader(tail, 8, frameGoAway, 0, 0)
+func appendGoAway(out *buf.Chain, last uint32, c code, text string) {
+	n := 8 + len(text)
+	tail := out.Tail(headerSize + n)
+	putHeader(tail, n, frameGoAway, 0, 0)
 	binary.BigEndian.PutUint32(tail[headerSize:], last)
 	binary.BigEndian.PutUint32(tail[headerSize+4:], uint32(c))
-	out.Extend(headerSize + 8)
+	copy(tail[headerSize+8:headerSize+n], text)
+	out.Extend(headerSize + n)
 }
 
 func appendSetting(b []byte, id uint16, v uint32) []byte {

@@ -8,19 +8,19 @@ import (
 )
 
 // minContinuations is how many CONTINUATION frames any head may have; a larger limit of heads allows
-// more.
-const minContinuations = 8
+// more. Envoy has none of its own: what ends a flood there is the limit of headers.
+const minContinuations = 1024
 
 // onHeaders handles a HEADERS frame, whose fragment may be only the beginning of a head.
 func (c *conn) onHeaders(t *stream.Turn, f frame) {
 	if f.id == 0 || c.server != nil && f.id&1 == 0 {
-		c.fail(t, codeProtocol, "http2.stream_id")
+		c.drop(t)
 		return
 	}
 	p, pad := f.p, 0
 	if f.flags&flagPadded != 0 {
 		if len(p) == 0 {
-			c.fail(t, codeFrameSize, "http2.padding")
+			c.fail(t, codeFrameSize, "HEADERS: no padding length")
 			return
 		}
 		pad, p = int(p[0]), p[1:]
@@ -28,14 +28,18 @@ func (c *conn) onHeaders(t *stream.Turn, f frame) {
 	self := false
 	if f.flags&flagPriority != 0 {
 		if len(p) < 5 {
-			c.fail(t, codeFrameSize, "http2.priority")
+			c.fail(t, codeFrameSize, "HEADERS: no priority")
 			return
 		}
 		self = binary.BigEndian.Uint32(p)&maxStreamID == f.id
 		p = p[5:]
 	}
-	if pad > len(p) || self {
-		c.fail(t, codeProtocol, "http2.headers")
+	switch {
+	case pad > len(p):
+		c.fail(t, codeProtocol, "HEADERS: insufficient padding size")
+		return
+	case self:
+		c.drop(t)
 		return
 	}
 	f.p = p[:len(p)-pad]
@@ -53,7 +57,7 @@ func (c *conn) onHeaders(t *stream.Turn, f frame) {
 
 func (c *conn) onContinuation(t *stream.Turn, f frame) {
 	if c.open.id == 0 {
-		c.fail(t, codeProtocol, "http2.continuation")
+		c.fail(t, codeProtocol, "CONTINUATION: unexpected")
 		return
 	}
 	end := f.flags&flagEndHeaders != 0
@@ -63,7 +67,7 @@ func (c *conn) onContinuation(t *stream.Turn, f frame) {
 	limit := c.opt.MaxHeadersBytes + minMaxFrame
 	c.cont++
 	if c.cont > max(minContinuations, limit/minMaxFrame+1) || c.fields.Len()+len(f.p) > 2*limit {
-		c.fail(t, codeCalm, "http2.continuation_flood")
+		c.flooded(t, "codec_error:Too_many_CONTINUATION_frames")
 		return
 	}
 	c.fields.Append(f.p)
@@ -86,7 +90,7 @@ func (c *conn) decode(t *stream.Turn, f frame) {
 	away := c.sentAway
 	c.mu.Unlock()
 	if s == nil && (idle && c.client != nil || !idle && c.server != nil && f.id > c.lastRead) {
-		c.fail(t, codeProtocol, "http2.headers_on_idle_stream")
+		c.drop(t)
 		return
 	}
 	kind, server := responseHead, (*ServerOptions)(nil)
@@ -100,7 +104,8 @@ func (c *conn) decode(t *stream.Turn, f frame) {
 	c.head.begin(kind, c.opt, server, m)
 	if err := c.dec.Decode(f.p, &c.head); err != nil {
 		giveMap(m)
-		c.fail(t, codeCompression, "http2.compression_error")
+		c.open = frame{id: f.id}
+		c.fail(t, codeCompression, "")
 		return
 	}
 	p := c.head.finish()
@@ -117,10 +122,10 @@ func (c *conn) decode(t *stream.Turn, f frame) {
 	case c.client != nil && s != nil:
 		c.client.response(t, h)
 	default:
+		// Of a stream that has ended, or of a number that was passed over: nobody's, as in Envoy.
 		giveMap(m)
-		c.opt.Stats.HeadersNoStream.Inc()
-		if c.server != nil {
-			c.fail(t, codeStreamClosed, "http2.headers_on_closed_stream")
+		if c.client != nil {
+			c.opt.Stats.HeadersNoStream.Inc()
 		}
 	}
 }
@@ -150,12 +155,14 @@ func (c *conn) trailersRead(t *stream.Turn, s *Stream, h read) {
 	switch {
 	case closed:
 		giveMap(h.m)
-		c.streamError(t, h.id, codeStreamClosed)
+		c.offended(t, h.id, unknownError)
 	case h.p != nil:
 		giveMap(h.m)
 		c.refuse(t, h.id, h.p)
 	default:
-		c.opt.Stats.Trailers.Inc()
+		if c.server != nil {
+			c.opt.Stats.Trailers.Inc()
+		}
 		c.gotTrailers(t, s, h.m)
 	}
 }
@@ -163,7 +170,7 @@ func (c *conn) trailersRead(t *stream.Turn, s *Stream, h read) {
 // refuse ends a stream for its head or trailers.
 func (c *conn) refuse(t *stream.Turn, id uint32, p *problem) {
 	if p.reset {
-		c.streamError(t, id, codeInternal)
+		c.streamError(t, id, codeInternal, p.details)
 		return
 	}
 	c.invalid(t, id, p.details)
@@ -174,8 +181,21 @@ func (c *conn) refuse(t *stream.Turn, id uint32, p *problem) {
 func (c *conn) invalid(t *stream.Turn, id uint32, details string) {
 	c.opt.Stats.RxMessagingError.Inc()
 	if c.opt.StreamErrorOnInvalid {
-		c.streamError(t, id, codeProtocol)
+		c.streamError(t, id, codeProtocol, details)
 		return
 	}
-	c.fail(t, codeProtocol, details)
+	c.offended(t, id, details)
+}
+
+// offended ends the connection for what came on one stream, which is told so.
+func (c *conn) offended(t *stream.Turn, id uint32, details string) {
+	var a after
+	c.mu.Lock()
+	if s := c.streams[id]; s != nil {
+		c.tell(s, c.offence(details), &a)
+	}
+	c.mu.Unlock()
+	// First, or whoever is told resets a stream on a connection that says nothing any more.
+	c.drop(t)
+	a.run(t, c)
 }

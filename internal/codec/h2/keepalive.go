@@ -103,6 +103,7 @@ func (k *keepalive) fire(t *stream.Turn) {
 		return
 	}
 	c.mu.Lock()
+	c.helloLocked(t)
 	k.ping(t)
 	c.mu.Unlock()
 }

@@ -95,4 +95,6 @@ type Stats struct {
 	TxFlushTimeout        stats.Counter `stat:"tx_flush_timeout"`
 	TxReset               stats.Counter `stat:"tx_reset"`
 	DeferredStreamClose   stats.Gauge   `stat:"deferred_stream_close"`
+	Upstreams             stats.Counter `stat:"nghttp2_upstream_connections"`
+	Downstreams           stats.Counter `stat:"nghttp2_downstream_connections"`
 }

@@ -20,11 +20,11 @@ type flood struct {
 // frame handles one whole frame.
 func (c *conn) frame(t *stream.Turn, f frame) {
 	if c.open.id != 0 && (f.kind != frameContinuation || f.id != c.open.id) {
-		c.fail(t, codeProtocol, "http2.continuation_expected")
+		c.fail(t, codeProtocol, "unexpected non-CONTINUATION frame or stream_id is invalid")
 		return
 	}
-	if !c.settled && f.kind != frameSettings {
-		c.fail(t, codeProtocol, "http2.settings_expected")
+	if !c.settled && (f.kind != frameSettings || f.flags&flagAck != 0) {
+		c.fail(t, codeProtocol, "SETTINGS expected")
 		return
 	}
 	switch f.kind {
@@ -39,7 +39,7 @@ func (c *conn) frame(t *stream.Turn, f frame) {
 	case frameSettings:
 		c.onSettings(t, f)
 	case framePushPromise:
-		c.fail(t, codeProtocol, "http2.push_promise")
+		c.drop(t)
 	case framePing:
 		c.onPing(t, f)
 	case frameGoAway:
@@ -58,7 +58,7 @@ func (c *conn) emptyFrame(t *stream.Turn) bool {
 		return false
 	}
 	c.opt.Stats.EmptyFramesFlood.Inc()
-	c.fail(t, codeCalm, "http2.inbound_empty_frames_flood")
+	c.flooded(t, "http2.inbound_empty_frames_flood")
 	return true
 }
 
@@ -71,29 +71,38 @@ func (c *conn) isIdle(id uint32) bool {
 }
 
 func (c *conn) onPriority(t *stream.Turn, f frame) {
-	switch {
-	case f.id == 0:
-		c.fail(t, codeProtocol, "http2.priority")
-		return
-	case len(f.p) != 5:
-		c.fail(t, codeFrameSize, "http2.priority")
-		return
-	case binary.BigEndian.Uint32(f.p)&maxStreamID == f.id:
-		c.streamError(t, f.id, codeProtocol)
+	if len(f.p) != 5 {
+		c.fail(t, codeFrameSize, "PRIORITY: length")
 		return
 	}
+	// What it says doesn't matter (RFC 9113 section 5.3.2).
 	c.flood.priority++
 	c.mu.Lock()
 	allowed := uint64(c.opt.MaxPriorityPerStream) * (1 + c.opened)
 	c.mu.Unlock()
 	if c.flood.priority > allowed {
 		c.opt.Stats.PriorityFlood.Inc()
-		c.fail(t, codeCalm, "http2.inbound_priority_frames_flood")
+		c.flooded(t, "codec_error:Too_many_PRIORITY_frames")
+	}
+}
+
+// offence is the fault of a stream for which its connection ends.
+func (c *conn) offence(details string) *stream.Fault {
+	f := c.protocolFault(details)
+	f.Close = true
+	return f
+}
+
+// tell has a stream told of its end, once. The caller holds c.mu.
+func (c *conn) tell(s *Stream, f *stream.Fault, a *after) {
+	if !s.told && !s.released {
+		s.told = true
+		a.notify = append(a.notify, note{s.target, stream.Event{Kind: stream.EventReset, Fault: f}})
 	}
 }
 
 // streamError resets one stream for what the peer sent on it.
-func (c *conn) streamError(t *stream.Turn, id uint32, why code) {
+func (c *conn) streamError(t *stream.Turn, id uint32, why code, details string) {
 	var a after
 	c.mu.Lock()
 	s := c.streams[id]
@@ -108,10 +117,7 @@ func (c *conn) streamError(t *stream.Turn, id uint32, why code) {
 		}
 		return
 	}
-	if !s.told && !s.released {
-		s.told = true
-		a.notify = append(a.notify, note{s.target, stream.Event{Kind: stream.EventReset, Fault: c.protocolFault(messagingRule)}})
-	}
+	c.tell(s, c.protocolFault(details), &a)
 	c.resetStream(t, s, why, &a)
 	c.mu.Unlock()
 	a.run(t, c)
@@ -120,10 +126,10 @@ func (c *conn) streamError(t *stream.Turn, id uint32, why code) {
 func (c *conn) onReset(t *stream.Turn, f frame) {
 	switch {
 	case len(f.p) != 4:
-		c.fail(t, codeFrameSize, "http2.rst_stream")
+		c.fail(t, codeFrameSize, "RST_STREAM: length")
 		return
 	case f.id == 0:
-		c.fail(t, codeProtocol, "http2.rst_stream")
+		c.drop(t)
 		return
 	}
 	why := code(binary.BigEndian.Uint32(f.p))
@@ -137,18 +143,21 @@ func (c *conn) onReset(t *stream.Turn, f frame) {
 	}
 	c.mu.Unlock()
 	if idle {
-		c.fail(t, codeProtocol, "http2.rst_stream_on_idle_stream")
+		c.drop(t)
 		return
 	}
 	a.run(t, c)
 	if c.server != nil && !c.flood.resets.take(t.Nano(), c.opt.ResetBurst, c.opt.ResetRate) {
-		c.fail(t, codeInternal, "http2.rapid_reset")
+		c.fail(t, codeInternal, "stream reset rate is too high")
 	}
 }
 
 // peerReset ends a stream that the peer has reset. A peer that has sent all and only wants no more is
 // no failure. The caller holds c.mu.
-func (c *conn) peerReset(s *Stream, why code, a *after) {
+func (c *conn) peerReset(s *Stream, why code, a *after) { c.endedBy(s, why, c.resetFault(why), a) }
+
+// endedBy is peerReset with the fault to tell the stream.
+func (c *conn) endedBy(s *Stream, why code, f *stream.Fault, a *after) {
 	s.dropOut(c)
 	s.whole = true
 	quiet := s.readEnd && c.client != nil && (why == codeNone || s.sentEnd)
@@ -157,7 +166,7 @@ func (c *conn) peerReset(s *Stream, why code, a *after) {
 		if !s.delivering {
 			s.dropIn(c)
 		}
-		a.notify = append(a.notify, note{s.target, stream.Event{Kind: stream.EventReset, Fault: c.resetFault(why)}})
+		a.notify = append(a.notify, note{s.target, stream.Event{Kind: stream.EventReset, Fault: f}})
 	}
 	s.readEnd, s.sentEnd = true, true
 	c.remove(s, a)
@@ -166,16 +175,14 @@ func (c *conn) peerReset(s *Stream, why code, a *after) {
 func (c *conn) onSettings(t *stream.Turn, f frame) {
 	ack := f.flags&flagAck != 0
 	switch {
-	case f.id != 0:
-		c.fail(t, codeProtocol, "http2.settings")
-		return
 	case ack && len(f.p) != 0 || len(f.p)%6 != 0:
-		c.fail(t, codeFrameSize, "http2.settings")
+		c.fail(t, codeFrameSize, "SETTINGS: length")
 		return
-	case ack && !c.settled:
-		c.fail(t, codeProtocol, "http2.settings_expected")
+	case f.id != 0:
+		c.drop(t)
 		return
 	case ack:
+		c.acked = true
 		c.dec.Confirm()
 		c.mu.Lock()
 		if c.unacked--; c.unacked <= 0 {
@@ -190,11 +197,11 @@ func (c *conn) onSettings(t *stream.Turn, f frame) {
 	c.mu.Lock()
 	why := codeNone
 	for p := f.p; len(p) > 0 && why == codeNone; p = p[6:] {
-		why = c.setting(binary.BigEndian.Uint16(p), binary.BigEndian.Uint32(p[2:]), &a)
+		why = c.setting(binary.BigEndian.Uint16(p), binary.BigEndian.Uint32(p[2:]), t, &a)
 	}
 	if why != codeNone {
 		c.mu.Unlock()
-		c.fail(t, why, "http2.settings")
+		c.drop(t)
 		return
 	}
 	a.limit = a.limit || first
@@ -217,7 +224,7 @@ func (c *conn) cutOff(*stream.Turn) {
 }
 
 // setting applies one parameter. The caller holds c.mu.
-func (c *conn) setting(id uint16, v uint32, a *after) code {
+func (c *conn) setting(id uint16, v uint32, t *stream.Turn, a *after) code {
 	switch id {
 	case settingTableSize:
 		c.enc.SetPeerTableSize(v)
@@ -236,7 +243,9 @@ func (c *conn) setting(id uint16, v uint32, a *after) code {
 		c.peerWin = int64(v)
 		for _, s := range c.streams {
 			if s.sendWin += d; s.sendWin > maxWindow {
-				return codeFlowControl
+				c.tell(s, c.resetFault(codeFlowControl), a)
+				c.resetStream(t, s, codeFlowControl, a)
+				continue
 			}
 			s.list()
 		}
@@ -256,11 +265,11 @@ func (c *conn) setting(id uint16, v uint32, a *after) code {
 
 func (c *conn) onPing(t *stream.Turn, f frame) {
 	switch {
-	case f.id != 0:
-		c.fail(t, codeProtocol, "http2.ping")
-		return
 	case len(f.p) != 8:
-		c.fail(t, codeFrameSize, "http2.ping")
+		c.fail(t, codeFrameSize, "PING: length")
+		return
+	case f.id != 0:
+		c.drop(t)
 		return
 	case f.flags&flagAck != 0:
 		c.keep.acked()
@@ -278,11 +287,11 @@ func (c *conn) onPing(t *stream.Turn, f frame) {
 
 func (c *conn) onGoAway(t *stream.Turn, f frame) {
 	switch {
-	case f.id != 0:
-		c.fail(t, codeProtocol, "http2.goaway")
-		return
 	case len(f.p) < 8:
-		c.fail(t, codeFrameSize, "http2.goaway")
+		c.fail(t, codeFrameSize, "GOAWAY: length")
+		return
+	case f.id != 0:
+		c.drop(t)
 		return
 	}
 	last := binary.BigEndian.Uint32(f.p) & maxStreamID
@@ -293,14 +302,14 @@ func (c *conn) onGoAway(t *stream.Turn, f frame) {
 	c.mu.Lock()
 	if last > c.lastGone {
 		c.mu.Unlock()
-		c.fail(t, codeProtocol, "http2.goaway")
+		c.drop(t)
 		return
 	}
 	a.away = !c.gotAway
 	c.gotAway, c.lastGone = true, last
 	for id, s := range c.streams {
 		if id > last {
-			c.peerReset(s, codeRefused, &a)
+			c.endedBy(s, codeRefused, c.unseenFault(), &a)
 		}
 	}
 	if c.idle() {
@@ -312,7 +321,7 @@ func (c *conn) onGoAway(t *stream.Turn, f frame) {
 
 func (c *conn) onWindowUpdate(t *stream.Turn, f frame) {
 	if len(f.p) != 4 {
-		c.fail(t, codeFrameSize, "http2.window_update")
+		c.fail(t, codeFrameSize, "WINDOW_UPDATE: length")
 		return
 	}
 	n := int64(binary.BigEndian.Uint32(f.p) & maxWindow)
@@ -322,39 +331,35 @@ func (c *conn) onWindowUpdate(t *stream.Turn, f frame) {
 	if c.flood.windowUpdates > 5+2*(c.opened+uint64(c.opt.MaxWindowUpdatePerData)*c.dataSent) {
 		c.mu.Unlock()
 		c.opt.Stats.WindowUpdateFlood.Inc()
-		c.fail(t, codeCalm, "http2.inbound_window_update_frames_flood")
+		c.flooded(t, "codec_error:Too_many_WINDOW_UPDATE_frames")
 		return
 	}
-	why, id := codeNone, f.id
+	good, id := true, f.id
 	s := c.streams[id]
 	switch {
 	case id == 0 && n == 0, id != 0 && s == nil && c.isIdle(id):
-		why, id = codeProtocol, 0
+		good = false
 	case id == 0:
-		if c.sendWin += n; c.sendWin > maxWindow {
-			why = codeFlowControl
-		}
-	case n == 0:
-		why = codeProtocol
+		c.sendWin += n
+		good = c.sendWin <= maxWindow
 	case s == nil:
+		// It has ended; more window changes nothing.
 	default:
-		if s.sendWin += n; s.sendWin > maxWindow {
-			why = codeFlowControl
+		s.sendWin += n
+		if good = n > 0 && s.sendWin <= maxWindow; good {
+			s.list()
+			break
 		}
-		s.list()
+		c.tell(s, c.offence(unknownError), &a)
 	}
-	if why == codeNone {
+	if good {
 		c.pump(t, &a)
 	}
 	c.mu.Unlock()
-	switch {
-	case why == codeNone:
-		a.run(t, c)
-	case id == 0:
-		c.fail(t, why, "http2.window_update")
-	default:
-		c.streamError(t, id, why)
+	if !good {
+		c.drop(t)
 	}
+	a.run(t, c)
 }
 
 // onReadError handles the end of what the peer sends, or of the socket; false ends the reader.

@@ -12,12 +12,12 @@ import (
 func (c *conn) onData(t *stream.Turn, f frame) {
 	p, size := f.p, int64(len(f.p))
 	if f.id == 0 {
-		c.fail(t, codeProtocol, "http2.data_on_connection")
+		c.fail(t, codeProtocol, "DATA: stream_id == 0")
 		return
 	}
 	if f.flags&flagPadded != 0 {
 		if len(p) == 0 || int(p[0]) >= len(p) {
-			c.fail(t, codeProtocol, "http2.padding")
+			c.fail(t, codeProtocol, "DATA: insufficient padding size")
 			return
 		}
 		p = p[1 : len(p)-int(p[0])]
@@ -33,7 +33,7 @@ func (c *conn) onData(t *stream.Turn, f frame) {
 	c.mu.Lock()
 	if size > c.recvWin {
 		c.mu.Unlock()
-		c.fail(t, codeFlowControl, "http2.flow_control")
+		c.fail(t, codeFlowControl, "DATA: more than the window")
 		return
 	}
 	c.recvWin -= size
@@ -41,20 +41,18 @@ func (c *conn) onData(t *stream.Turn, f frame) {
 	if s == nil || s.readEnd {
 		c.giveWindow(t, size)
 		idle := s == nil && c.isIdle(f.id)
-		if s != nil {
-			c.resetStream(t, s, codeStreamClosed, &a)
-		}
 		c.mu.Unlock()
-		if idle {
-			c.fail(t, codeProtocol, "http2.data_on_idle_stream")
-			return
+		switch {
+		case idle:
+			c.fail(t, codeProtocol, "DATA: stream in idle")
+		case s != nil:
+			c.fail(t, codeStreamClosed, "DATA: stream in half-closed(remote)")
 		}
-		a.run(t, c)
 		return
 	}
 	if size > s.recvWin+c.slack {
 		c.mu.Unlock()
-		c.fail(t, codeFlowControl, "http2.flow_control")
+		c.fail(t, codeFlowControl, "DATA: more than the window")
 		return
 	}
 	s.recvWin -= size
@@ -65,9 +63,10 @@ func (c *conn) onData(t *stream.Turn, f frame) {
 		bad = bad || s.left < 0 || end && s.left != 0
 	}
 	if bad {
+		// A body that is not as long as announced ends its stream alone.
 		c.giveWindow(t, size)
 		c.mu.Unlock()
-		c.invalid(t, f.id, messagingRule)
+		c.streamError(t, f.id, codeProtocol, remoteReset)
 		return
 	}
 	c.take(t, s, p, size, end, &a)

@@ -187,7 +187,7 @@ func (c *conn) resetStream(t *stream.Turn, s *Stream, why code, a *after) {
 		appendWord(c.w.Begin(), frameReset, s.id, uint32(why))
 		c.w.End(t)
 		if c.controlled() {
-			c.w.Close()
+			c.cutOff(t)
 		}
 	}
 	s.whole = true
@@ -351,27 +351,21 @@ func (s *Stream) reset(t *stream.Turn, f *stream.Fault, a *after) {
 	}
 	if s.whole && !s.sentEnd {
 		s.rstAfter = !s.readEnd
-		s.rstCode = why
+		if s.rstCode = why; c.server != nil {
+			s.rstCode = codeNone // the answer is whole: no more of the request is wanted
+		}
 		return
 	}
 	c.resetStream(t, s, why, a)
 }
 
+// codeOf is what a stream is reset with for a fault of ours or of its other side: a code that is
+// passed on would tell the peer of what it has no part in.
 func (c *conn) codeOf(f *stream.Fault) code {
-	if f != nil {
-		switch f.Reason {
-		case stream.ReasonLocalRefusedStream:
-			return codeRefused
-		case stream.ReasonConnectError:
-			return codeConnect
-		case stream.ReasonProtocolError:
-			return codeProtocol
-		}
+	if f != nil && f.Reason == stream.ReasonLocalRefusedStream {
+		return codeRefused
 	}
-	if c.client != nil {
-		return codeCancel
-	}
-	return codeNone
+	return codeInternal
 }
 
 // Release implements stream.Encoder. A stream whose end waits in the queue goes on without its user.

@@ -19,12 +19,12 @@ func NewServerConn(w *wire.Conn, h stream.ServerHandler, o *ServerOptions) *Serv
 	c := &ServerConn{sopt: o, handler: h}
 	c.server = c
 	c.init(w, o.withDefaults(false))
+	c.opt.Stats.Downstreams.Inc()
 	return c
 }
 
 // Serve reads the connection until it ends, on the calling goroutine.
 func (c *ServerConn) Serve(t *stream.Turn) {
-	c.greet(t)
 	c.keep.start(&c.conn)
 	c.serve(t)
 	c.handler.OnGone(t)
@@ -50,7 +50,8 @@ func (c *ServerConn) Drain(t *stream.Turn) {
 	}
 	c.drained = true
 	c.opt.Stats.GoAwaySent.Inc()
-	appendGoAway(c.w.Begin(), maxStreamID, codeNone)
+	c.helloLocked(t)
+	appendGoAway(c.w.Begin(), maxStreamID, codeNone, "")
 	c.w.End(t)
 }
 
@@ -61,7 +62,8 @@ func (c *ServerConn) GoAway(t *stream.Turn) {
 	if !c.sentAway && !c.ended {
 		c.sentAway = true
 		c.opt.Stats.GoAwaySent.Inc()
-		appendGoAway(c.w.Begin(), c.lastRead, codeNone)
+		c.helloLocked(t)
+		appendGoAway(c.w.Begin(), c.lastRead, codeNone, "")
 		c.w.End(t)
 		a.shut = len(c.streams) == 0
 	}
@@ -77,8 +79,12 @@ func (c *ServerConn) begin(t *stream.Turn, h read) {
 	if len(c.streams) >= int(c.opt.MaxConcurrentStreams) {
 		c.mu.Unlock()
 		giveMap(m)
+		if c.acked {
+			c.drop(t) // it knows
+			return
+		}
 		c.opt.Stats.StreamRefused.Inc()
-		c.streamError(t, h.id, codeRefused)
+		c.streamError(t, h.id, codeRefused, "")
 		return
 	}
 	s := c.conn.begin(h.id)
@@ -118,6 +124,34 @@ func (c *ServerConn) begin(t *stream.Turn, h read) {
 	a.run(t, &c.conn)
 }
 
+// ProtocolHandler may be implemented by the handler of a connection: OnProtocol says, perhaps more than
+// once, that the client has begun to speak the protocol.
+type ProtocolHandler interface{ OnProtocol(p stream.Protocol) }
+
+// begun tells the handler that the client speaks.
+func (c *ServerConn) begun() {
+	if h, ok := c.handler.(ProtocolHandler); ok {
+		h.OnProtocol(stream.HTTP2)
+	}
+}
+
+// unread makes the stream of a request whose head never came whole, since the connection ends: its
+// user is told with all others.
+func (c *ServerConn) unread(t *stream.Turn, id uint32) {
+	c.mu.Lock()
+	c.lastRead = id
+	s := c.conn.begin(id)
+	s.m, s.headed = maps.Get(), true
+	s.left = -1
+	c.mu.Unlock()
+	to := c.handler.NewStream(t, s)
+	c.mu.Lock()
+	if !s.released {
+		s.target = to
+	}
+	c.mu.Unlock()
+}
+
 // upgraded makes an extended CONNECT look as an upgrade of HTTP/1 to those who read it
 // (Utility::transformUpgradeRequestFromH2toH1).
 func (s *Stream) upgraded(m *header.Map) {
@@ -141,6 +175,7 @@ func (c *ServerConn) refuseHead(t *stream.Turn, s *Stream, to stream.Target, p *
 		return
 	}
 	f := c.protocolFault(p.details)
+	f.Close = !p.reset && !c.opt.StreamErrorOnInvalid
 	if p.reset {
 		f.Flag, f.Reason = stream.DownstreamRemoteReset, stream.ReasonRemoteReset
 	}
@@ -184,7 +219,7 @@ func (s *Stream) EncodeHeaders(t *stream.Turn, m *header.Map, end bool) {
 		to := s.target
 		c.mu.Unlock()
 		if dead {
-			to.Post(t, stream.Event{Kind: stream.EventReset, Fault: c.resetFault(codeRefused)})
+			to.Post(t, stream.Event{Kind: stream.EventReset, Fault: c.unseenFault()})
 		}
 		return
 	}

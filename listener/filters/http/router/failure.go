@@ -87,8 +87,8 @@ func (r *Filter) abandonEarly(t *stream.Turn) {
 // chargeLocal counts an answer that stands for the upstream's, or a response that breaks off, which
 // Envoy counts only where a gRPC status was still to come (Router::Filter::chargeUpstreamAbort).
 func (r *Filter) chargeLocal(status int) {
-	if r.s.Committed() {
-		if r.grpc {
+	if r.s.Committed() || r.gotInterim {
+		if r.grpc && r.s.Committed() {
 			r.cfg.stats.RqResetAfterHead.Inc()
 		}
 		return
@@ -108,6 +108,7 @@ func (r *Filter) onFailure(t *stream.Turn, f *stream.Fault) {
 	r.judgeFailure(f)
 	wasSent := r.headSent
 	r.sentEnd = false
+	r.countReset(f)
 	if r.enc != nil {
 		r.enc.Release(t)
 		r.enc = nil
@@ -148,7 +149,7 @@ const maxReplays = 3
 // DIVERGES(goaway-replay): Envoy repeats only with retry_on refused-stream, so that a request that
 // meets a GOAWAY fails.
 func (r *Filter) replay(t *stream.Turn, f *stream.Fault) bool {
-	if !f.Reused || r.replays == maxReplays || r.unkept || r.bodyLost || r.gotInterim || r.s.Committed() {
+	if !f.Reused || f.Reason != stream.ReasonRemoteRefusedStream || r.replays == maxReplays || r.unkept || r.bodyLost || r.gotInterim || r.s.Committed() {
 		return false
 	}
 	r.replays++
@@ -186,6 +187,9 @@ func (r *Filter) fail(t *stream.Turn, f *stream.Fault) {
 	reply := &filter.Reply{
 		Status: status, Body: b.String(), Flag: f.Flag | r.retry.exhausted(), GRPCStatus: -1, Fault: f,
 		Details: "upstream_reset_before_response_started{" + token(f) + "}",
+	}
+	if r.gotInterim {
+		reply.Details = "upstream_reset_after_response_started{" + token(f) + "}"
 	}
 	if f.Reason == stream.ReasonOverflow {
 		reply.Headers = func(h *header.Map) { h.SetStatic(header.XEnvoyOverloaded, "true") }

@@ -119,6 +119,10 @@ func (r *Filter) ready(t *stream.Turn, enc stream.Encoder) {
 	if r.respPaused {
 		enc.Pause(t, true)
 	}
+	if r.request.Has(header.Upgrade) && r.request.Value(header.ContentLength) == "0" {
+		// The manager said so for the filters (ConnectionManagerUtility::mutateRequestHeaders).
+		r.request.RemoveID(header.ContentLength)
+	}
 	headersEnd := r.headEnd && r.trailers == nil
 	r.headSent = true
 	enc.EncodeHeaders(t, r.request, headersEnd)
@@ -350,12 +354,36 @@ func (r *Filter) abandon(t *stream.Turn) {
 	if r.enc != nil {
 		r.info.UpstreamWire = r.enc.Traffic()
 		if !r.done || !r.sentEnd {
+			if r.multiplexed() {
+				r.cluster.Traffic().RqTxReset.Inc()
+			}
 			r.enc.Reset(t, &stream.Fault{Reason: stream.ReasonLocalReset})
 		}
 		r.enc.Release(t)
 		r.enc = nil
 	}
 	r.attempt.Cancel(t)
+}
+
+// multiplexed tells that the attempt is a stream among others (Http::MultiplexedActiveClientBase counts
+// how those end).
+func (r *Filter) multiplexed() bool { return r.enc != nil && r.enc.Protocol() >= stream.HTTP2 }
+
+// countReset counts the end of a stream that was not ours to reset.
+func (r *Filter) countReset(f *stream.Fault) {
+	if !r.multiplexed() {
+		return
+	}
+	x := r.cluster.Traffic()
+	switch f.Reason {
+	case stream.ReasonConnectionTermination:
+		x.RqPendingFailureEject.Inc()
+	case stream.ReasonRemoteReset:
+		x.RqRxReset.Inc()
+	case stream.ReasonLocalReset, stream.ReasonProtocolError:
+		x.RqTxReset.Inc()
+	default:
+	}
 }
 
 // hostname is the name of the chosen host, for auto_host_rewrite.
