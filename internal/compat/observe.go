@@ -139,6 +139,15 @@ func (n *normaliser) message(m *wire.Message, whole bool) {
 	m.Body = printable(n.text(m.Body))
 }
 
+// lowerNames makes header names small: whoever asks the admin interface takes them as they come.
+func lowerNames(head []string) {
+	for i, line := range head {
+		if name, value, ok := strings.Cut(line, ":"); ok && i > 0 {
+			head[i] = strings.ToLower(name) + ":" + value
+		}
+	}
+}
+
 // remainingTimeout hides the timeout that a later request announces: for a retry it is what is left
 // of the first one's.
 func remainingTimeout(m *wire.Message) {
@@ -158,6 +167,9 @@ func (n *normaliser) observation(c *corpus.Case, r *play.Result, log []string, s
 		client := &out.Clients[i]
 		for j := range client.Responses {
 			n.message(&client.Responses[j], c.WholeBody)
+			if c.Listener == corpus.Admin {
+				lowerNames(client.Responses[j].Head)
+			}
 		}
 		client.Data = printable(n.text(client.Data))
 	}

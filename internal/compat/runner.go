@@ -207,6 +207,9 @@ func (r *run) play(ctx context.Context, c *corpus.Case) (*observation, error) {
 			return nil, fmt.Errorf("stats after: %w", err)
 		}
 		stats = added(before, after)
+		if c.OverHTTP2() {
+			dropCompressed(stats)
+		}
 	}
 	return r.normalise.observation(c, result, log, stats), nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -23,7 +24,11 @@ type Group struct {
 	Bootstrap map[string]any    `json:"bootstrap"` // merged over the whole bootstrap
 	Args      []string          `json:"args"`      // of the proxy
 	Files     map[string]string `json:"files"`     // written to the run's folder, @dir@
-	Cases     []Case            `json:"cases"`
+	// What cases have that don't say it themselves.
+	TLS         *TLS   `json:"tls"`
+	UpstreamTLS *TLS   `json:"upstream_tls"`
+	UpstreamH2  bool   `json:"upstream_h2"`
+	Cases       []Case `json:"cases"`
 }
 
 // Listener is one listener; HCM, Routes and VirtualHosts shape its HTTP connection manager, Filter
@@ -74,8 +79,10 @@ type Case struct {
 	Upstream  [][]Step            `json:"upstream"`
 	Upstreams map[string]Upstream `json:"upstreams"`
 
-	// TLS puts the clients' bytes under TLS.
-	TLS *TLS `json:"tls"`
+	// TLS puts the clients' bytes under TLS; UpstreamTLS and UpstreamH2 are for the upstream "main".
+	TLS         *TLS  `json:"tls"`
+	UpstreamTLS *TLS  `json:"upstream_tls"`
+	UpstreamH2  *bool `json:"upstream_h2"`
 
 	// Within bounds each read of the client.
 	Within Duration `json:"within"`
@@ -91,6 +98,8 @@ type Case struct {
 type Upstream struct {
 	Answers     []Answer `json:"answers"`
 	Connections [][]Step `json:"connections"`
+	TLS         *TLS     `json:"tls"`
+	HTTP2       bool     `json:"http2"` // without TLS, where ALPN says it
 }
 
 // Step is one thing that a client or an upstream does. In YAML it is a word (Do) or a map of one
@@ -112,8 +121,11 @@ type H2 struct {
 	Stream  uint32   `json:"stream"`
 	Headers []string `json:"headers"` // name: value, in the order sent
 	Body    string   `json:"body"`
-	Open    bool     `json:"open"`  // the stream isn't ended
-	Frame   *Frame   `json:"frame"` // any frame instead
+	// Trailers end the stream; without Headers, Body and Trailers an empty DATA frame does.
+	Trailers []string `json:"trailers"`
+	Open     bool     `json:"open"`  // the stream isn't ended
+	Times    int      `json:"times"` // the same so many times
+	Frame    *Frame   `json:"frame"` // any frame instead
 	// Answers is how many streams' ends (answers, resets) or connection's ends are awaited after it.
 	Answers int `json:"answers"`
 }
@@ -124,6 +136,7 @@ type Frame struct {
 	Flags  uint8  `json:"flags"`
 	Stream uint32 `json:"stream"`
 	Data   string `json:"data"`
+	Hex    string `json:"hex"` // behind Data
 }
 
 // UnmarshalJSON takes a bare word for Do.
@@ -140,7 +153,9 @@ type TLS struct {
 	Certificate string   `json:"certificate"` // name, none when empty
 	SNI         string   `json:"sni"`
 	ALPN        []string `json:"alpn"`
-	Max         string   `json:"max"` // 1.2 or 1.3
+	Max         string   `json:"max"`        // 1.1, 1.2 or 1.3
+	Off         bool     `json:"off"`        // plaintext, where the group says TLS
+	AskClient   bool     `json:"ask_client"` // of an upstream: wants a certificate, and takes any
 }
 
 // Admin is the name under which cases reach the admin interface.
@@ -246,6 +261,7 @@ func (g *Group) check() error {
 			errs = append(errs, fmt.Errorf("cases[%d]: name %q is empty or used twice", i, c.Name))
 		}
 		seen[c.Name] = true
+		c.inherit(g)
 		if err := c.normalise(listeners); err != nil {
 			errs = append(errs, fmt.Errorf("case %q: %w", c.Name, err))
 		}
@@ -257,6 +273,29 @@ const (
 	defaultWithin = 4 * time.Second
 	defaultSettle = 60 * time.Millisecond
 )
+
+// inherit takes over what the group says for all its cases.
+func (c *Case) inherit(g *Group) {
+	if c.TLS == nil {
+		c.TLS = g.TLS
+	}
+	if c.UpstreamTLS == nil {
+		c.UpstreamTLS = g.UpstreamTLS
+	}
+	if c.UpstreamH2 == nil {
+		c.UpstreamH2 = &g.UpstreamH2
+	}
+}
+
+// OverHTTP2 tells that an upstream of the case may be spoken to in HTTP/2.
+func (c *Case) OverHTTP2() bool {
+	for _, u := range c.Upstreams {
+		if u.HTTP2 || u.TLS != nil && slices.Contains(u.TLS.ALPN, "h2") {
+			return true
+		}
+	}
+	return false
+}
 
 // normalise turns the short forms of a case into Clients and Upstreams.
 func (c *Case) normalise(listeners map[string]bool) error {
@@ -299,6 +338,11 @@ func (c *Case) normalise(listeners map[string]bool) error {
 			return errors.New("upstream main is given twice")
 		}
 		c.Upstreams["main"] = Upstream{Answers: c.Answers, Connections: c.Upstream}
+	}
+	if c.UpstreamTLS != nil || *c.UpstreamH2 {
+		u := c.Upstreams["main"]
+		u.TLS, u.HTTP2 = c.UpstreamTLS, *c.UpstreamH2
+		c.Upstreams["main"] = u
 	}
 	return nil
 }

@@ -99,30 +99,76 @@ func issue(dir, name string, by *authority, before, after time.Time) (*authority
 // clientTLS makes the config of a case's clients. They take any server: what is compared is how the
 // proxy judges them.
 func (s *Stage) clientTLS(t *corpus.TLS) (*tls.Config, error) {
-	if t == nil {
+	if t == nil || t.Off {
 		return nil, nil //nolint:nilnil // plaintext
 	}
 	c := &tls.Config{
 		InsecureSkipVerify: true, //nolint:gosec // see above
 		ServerName:         t.SNI, NextProtos: t.ALPN,
 	}
-	switch t.Max {
-	case "", "1.3":
-	case "1.2":
-		c.MaxVersion = tls.VersionTLS12
-	default:
-		return nil, fmt.Errorf("tls max %q", t.Max)
+	if err := limitVersion(c, t.Max); err != nil {
+		return nil, err
 	}
 	if t.Certificate != "" {
-		base := filepath.Join(s.folder, t.Certificate)
-		pair, err := tls.LoadX509KeyPair(base+".pem", base+".key")
+		pair, err := s.pair(t.Certificate)
 		if err != nil {
 			return nil, err
 		}
 		// Whatever authorities the server names.
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
 	}
 	return c, nil
+}
+
+// serverTLS makes the config of a case's upstream, which takes any client.
+func (s *Stage) serverTLS(t *corpus.TLS) (*tls.Config, error) {
+	if t == nil || t.Off {
+		return nil, nil //nolint:nilnil // plaintext
+	}
+	name := t.Certificate
+	if name == "" {
+		name = "server"
+	}
+	pair, err := s.pair(name)
+	if err != nil {
+		return nil, err
+	}
+	c := &tls.Config{
+		Certificates: []tls.Certificate{*pair}, NextProtos: t.ALPN, MinVersion: tls.VersionTLS10,
+		SessionTicketsDisabled: true,
+	}
+	if t.AskClient {
+		c.ClientAuth = tls.RequireAnyClientCert
+	}
+	return c, limitVersion(c, t.Max)
+}
+
+func (s *Stage) pair(name string) (*tls.Certificate, error) {
+	base := filepath.Join(s.folder, name)
+	pair, err := tls.LoadX509KeyPair(base+".pem", base+".key")
+	return &pair, err
+}
+
+func limitVersion(c *tls.Config, most string) error {
+	switch most {
+	case "", "1.3":
+	case "1.2":
+		c.MaxVersion = tls.VersionTLS12
+	case "1.1":
+		c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+	default:
+		return fmt.Errorf("tls max %q", most)
+	}
+	return nil
+}
+
+// describeTLS is what an upstream sees of a handshake.
+func describeTLS(s tls.ConnectionState) string {
+	text := fmt.Sprintf("%s sni %q alpn %q", tls.VersionName(s.Version), s.ServerName, s.NegotiatedProtocol)
+	if len(s.PeerCertificates) > 0 {
+		text += " client " + s.PeerCertificates[0].Subject.CommonName
+	}
+	return text
 }
 
 // handshakeFailure keeps the alert that came and drops what only the client's library says.

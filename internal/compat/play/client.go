@@ -25,7 +25,7 @@ type client struct {
 	tls *tls.Config // nil for plaintext
 
 	conn    net.Conn
-	h2      *http2Client
+	h2      *http2Peer
 	reader  *bufio.Reader
 	methods []string // of requests sent and not answered yet
 	tunnel  bool     // after CONNECT or an upgrade
@@ -90,12 +90,20 @@ func (c *client) settleDown() {
 		c.out.End = EndClosed
 		return
 	}
-	rest, err := io.ReadAll(c.reader)
-	c.out.Data += string(rest)
+	var err error
+	if c.h2 != nil && c.h2.settled {
+		err = c.settleHTTP2()
+	} else {
+		var rest []byte
+		rest, err = io.ReadAll(c.reader)
+		c.out.Data += string(rest)
+	}
 	c.out.End = EndClosed
 	if closeMark(err) == "timeout" {
 		c.out.End = EndOpen
+		return
 	}
+	_ = pause(c.ctx, c.settle/2) // as above
 }
 
 func (c *client) step(s corpus.Step) error {
@@ -116,7 +124,9 @@ func (c *client) step(s corpus.Step) error {
 		c.signals.give(s.Signal)
 		return nil
 	case s.Await != "":
-		return c.signals.wait(c.ctx, s.Await)
+		ctx, cancel := context.WithTimeout(c.ctx, c.within)
+		defer cancel()
+		return c.signals.wait(ctx, s.Await)
 	}
 	switch s.Do {
 	case "read":

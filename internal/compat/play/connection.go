@@ -2,6 +2,7 @@ package play
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ type connection struct {
 	scene  *scene
 	conn   net.Conn
 	reader *bufio.Reader
+	h2     *http2Peer // nil for HTTP/1
 	script []corpus.Step
 	ended  chan struct{} // closed when run is over
 
@@ -37,8 +39,11 @@ func newConnection(s *scene, conn net.Conn) *connection {
 
 func (c *connection) run() {
 	defer close(c.ended)
-	defer c.conn.Close()
-	err := c.play()
+	defer func() { c.conn.Close() }()
+	err := c.secure()
+	if err == nil {
+		err = c.play()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.out.End != "" {
@@ -69,14 +74,56 @@ func (c *connection) play() error {
 		if err := c.readRequest(); err != nil {
 			return err
 		}
-		if _, err := io.WriteString(c.conn, c.scene.nextAnswer()); err != nil {
+		if err := c.answer(); err != nil {
 			return err
 		}
 	}
 }
 
+// secure does the handshake, if the upstream speaks TLS, and finds out whether HTTP/2 is spoken.
+func (c *connection) secure() error {
+	two := c.scene.http2
+	if c.scene.tls != nil {
+		secure := tls.Server(c.conn, c.scene.tls)
+		c.setWaiting(true, false)
+		err := secure.HandshakeContext(c.scene.ctx)
+		note := "handshake: "
+		if err != nil {
+			note += handshakeFailure(err)
+		} else {
+			note = describeTLS(secure.ConnectionState())
+			two = secure.ConnectionState().NegotiatedProtocol == "h2"
+		}
+		c.mu.Lock()
+		c.out.Data += note + "\n"
+		if err == nil {
+			c.conn = secure
+		}
+		c.mu.Unlock()
+		if err != nil {
+			return io.EOF
+		}
+		c.reader = bufio.NewReader(secure)
+	}
+	if two {
+		return c.beginHTTP2()
+	}
+	return nil
+}
+
+func (c *connection) answer() error {
+	text := c.scene.nextAnswer()
+	if c.h2 != nil {
+		return c.answerHTTP2(text)
+	}
+	_, err := io.WriteString(c.conn, text)
+	return err
+}
+
 func (c *connection) step(s corpus.Step) error {
 	switch {
+	case s.H2 != nil && c.h2 != nil:
+		return c.sendHTTP2(s.H2)
 	case s.Raw != "":
 		_, err := io.WriteString(c.conn, s.Raw)
 		return err
@@ -100,8 +147,7 @@ func (c *connection) step(s corpus.Step) error {
 	case "body":
 		return c.readBody()
 	case "answer":
-		_, err := io.WriteString(c.conn, c.scene.nextAnswer())
-		return err
+		return c.answer()
 	case "close":
 		return errors.Join(errEnd, closeConn(c.conn, false))
 	case "reset":
@@ -117,6 +163,9 @@ func (c *connection) step(s corpus.Step) error {
 }
 
 func (c *connection) readRequest() error {
+	if c.h2 != nil {
+		return c.readHTTP2(true)
+	}
 	if err := c.readHead(); err != nil {
 		return err
 	}
@@ -124,6 +173,9 @@ func (c *connection) readRequest() error {
 }
 
 func (c *connection) readHead() error {
+	if c.h2 != nil {
+		return c.readHTTP2(false)
+	}
 	c.setWaiting(true, false)
 	m, err := wire.ReadHead(c.reader)
 	c.setWaiting(false, false)
@@ -139,6 +191,9 @@ func (c *connection) readHead() error {
 }
 
 func (c *connection) readBody() error {
+	if c.h2 != nil {
+		return c.endHTTP2()
+	}
 	c.mu.Lock()
 	m := c.out.Requests[len(c.out.Requests)-1]
 	c.mu.Unlock()
@@ -165,6 +220,9 @@ func isTunnel(m *wire.Message) bool {
 
 // hold reads until the proxy closes.
 func (c *connection) hold() error {
+	if c.h2 != nil {
+		return c.holdHTTP2()
+	}
 	c.setWaiting(true, true)
 	defer c.setWaiting(false, false)
 	data, err := io.ReadAll(c.reader)
@@ -230,8 +288,9 @@ func (c *connection) finish() Connection {
 	if c.out.End == "" {
 		c.out.End = EndOpen
 	}
+	conn := c.conn
 	c.mu.Unlock()
-	c.conn.Close()
+	conn.Close()
 	<-c.ended
 	c.mu.Lock()
 	defer c.mu.Unlock()

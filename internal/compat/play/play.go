@@ -91,7 +91,12 @@ func (s *Stage) Play(ctx context.Context, c *corpus.Case, address string) (*Resu
 	defer cancel()
 	sig := newSignals()
 	for name, u := range s.upstreams {
-		if err := u.begin(ctx, s.expander, c.Upstreams[name], sig); err != nil {
+		script := c.Upstreams[name]
+		secure, err := s.serverTLS(script.TLS)
+		if err != nil {
+			return nil, fmt.Errorf("upstream %s: %w", name, err)
+		}
+		if err := u.begin(ctx, s.expander, script, sig, secure); err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", name, err)
 		}
 	}

@@ -2,6 +2,7 @@ package play
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -24,9 +25,12 @@ type upstream struct {
 
 // scene is one case as one upstream sees it.
 type scene struct {
-	ctx     context.Context //nolint:containedctx // lives as long as one case
-	signals *signals
-	scripts [][]corpus.Step
+	ctx      context.Context //nolint:containedctx // lives as long as one case
+	signals  *signals
+	scripts  [][]corpus.Step
+	tls      *tls.Config // nil for plaintext
+	http2    bool        // without ALPN
+	expander corpus.Expander
 
 	mu      sync.Mutex // guards below
 	over    bool
@@ -63,9 +67,9 @@ func (u *upstream) current() *scene {
 
 // begin makes new connections follow the script. Those of the case before are closed already.
 func (u *upstream) begin(ctx context.Context, e corpus.Expander, script corpus.Upstream,
-	sig *signals,
+	sig *signals, secure *tls.Config,
 ) error {
-	s := &scene{ctx: ctx, signals: sig}
+	s := &scene{ctx: ctx, signals: sig, tls: secure, http2: script.HTTP2, expander: e}
 	for _, a := range script.Answers {
 		text, err := e.Expand(a.Bytes)
 		if err != nil {
