@@ -7,6 +7,7 @@ import (
 
 	"sidecar/api/stats"
 	"sidecar/api/stream"
+	"sidecar/cluster/health"
 	"sidecar/cluster/host"
 	"sidecar/cluster/lb"
 	"sidecar/cluster/load"
@@ -27,6 +28,8 @@ type Cluster struct {
 	update  *stats.Lazy[load.Update]
 	sub     *stats.Lazy[source.Stats]
 	viaAPI  bool
+	// checker is nil for clusters without active health checks.
+	checker *health.Checker
 	// outlierStats is nil for clusters without outlier detection.
 	outlierStats *stats.Lazy[outlier.Stats]
 
@@ -77,6 +80,7 @@ func newCluster(m *Manager, conf *Config, viaAPI bool, info string) *Cluster {
 	c.update = stats.BindLazy[load.Update](c.scope)
 	c.sub = stats.BindLazy[source.Stats](c.scope)
 	c.outlierStats = bindOutlier(conf, c.scope)
+	c.checker = c.newChecker(conf)
 	c.set.Store(emptySet)
 	c.secured = conf.transports == nil
 	if conf.transports != nil {
@@ -126,7 +130,20 @@ func (c *Cluster) newActive() *active {
 	a := &active{conf: conf, traffic: c.traffic.Get()}
 	a.breakers = load.NewBreakers(c.limits(s), a.traffic, c.remaining(s))
 	a.balancer = c.newBalancer(a)
-	a.pools = pool.Config{
+	a.pools = c.newPools(conf)
+	a.pools.Traffic, a.pools.Breakers = a.traffic, a.breakers
+	a.keyed = conf.keyed()
+	a.outlier = c.newDetector(conf.outlier)
+	if conf.Kind == OriginalDst {
+		a.dst = newDstHosts(c, s.CleanupInterval)
+	}
+	return a
+}
+
+// newPools is what the connections of the cluster have in common, but for what counts them.
+func (c *Cluster) newPools(conf *Config) pool.Config {
+	s := conf.Settings
+	p := pool.Config{
 		Ctx:           c.m.opt.Ctx,
 		Dial:          &s.dial,
 		NextID:        c.m.opt.NextConnID,
@@ -135,27 +152,21 @@ func (c *Cluster) newActive() *active {
 		MaxRequests:   s.maxRequestsPerConnection,
 		HighWatermark: highWatermark(s.BufferLimit),
 		Stripes:       c.m.opt.Concurrency,
-		Traffic:       a.traffic,
-		Breakers:      a.breakers,
 		NewCodec: func(conn *wire.Conn, h pool.Handler) pool.Codec {
 			return c.m.opt.NewCodec(conn, &s.HTTP, h)
 		},
 		MaxStreams: s.HTTP.Protocol.MaxConcurrentStreams,
 		Preconnect: s.preconnect,
 	}
-	a.pools.Auto, a.keyed = s.HTTP.Auto, conf.keyed()
-	a.pools.ClusterName, a.pools.ClusterMetadata = conf.ObservabilityName(), conf.Metadata
+	p.Auto = s.HTTP.Auto
+	p.ClusterName, p.ClusterMetadata = conf.ObservabilityName(), conf.Metadata
 	if x := conf.transports; x != nil {
-		a.pools.Transport, a.pools.Filters = x.of, x.filters
+		p.Transport, p.Filters = x.of, x.filters
 	}
 	if c.m.opt.NewHTTP2 != nil {
-		a.pools.NewHTTP2 = c.m.opt.NewHTTP2(&s.HTTP, c.scope)
+		p.NewHTTP2 = c.m.opt.NewHTTP2(&s.HTTP, c.scope)
 	}
-	a.outlier = c.newDetector(conf.outlier)
-	if conf.Kind == OriginalDst {
-		a.dst = newDstHosts(c, s.CleanupInterval)
-	}
-	return a
+	return p
 }
 
 // highWatermark turns per_connection_buffer_limit_bytes into that of a connection's output. More than
@@ -185,23 +196,29 @@ func (c *Cluster) setHosts(a assignment) {
 	c.mu.Lock()
 	b := newBuilder(c.set.Load(), c.conf.Load().Kind)
 	b.matched = c.countMatch
+	b.unchecked = c.uncheckedFlags()
 	specs := make([]host.Spec, 0, len(a.localities))
 	for i := range a.localities {
 		specs = append(specs, b.spec(&a.localities[i]))
 	}
+	gone := b.left()
+	specs, gone = c.retain(specs, gone)
 	c.version++
 	set := host.NewSet(specs, a.policy, c.version)
 	c.set.Store(set)
 	c.last = a
 	closeAll := c.conf.Load().closeOnHostSetChange
 	retired := c.retired
-	gone := b.left()
 	c.countMembers(set, b.added > 0 || len(gone) > 0)
 	c.mu.Unlock()
 	for _, h := range gone {
 		h.Drain(true)
 	}
 	c.forget(gone)
+	if c.checker != nil {
+		c.checker.Remove(gone)
+		c.checker.Add(b.made)
+	}
 	if retired {
 		c.drain()
 	} else if closeAll && (b.added > 0 || len(gone) > 0) && b.kept > 0 {
@@ -251,7 +268,7 @@ func (c *Cluster) secure() {
 
 // settle tells who waits once nothing is waited for; the caller holds mu, and loses it.
 func (c *Cluster) settle() {
-	if !c.found || !c.secured && !c.retired {
+	if !c.found || !c.retired && (!c.secured || c.checker != nil && !c.ready && c.checker.Waiting()) {
 		c.mu.Unlock()
 		return
 	}
@@ -286,6 +303,9 @@ func (c *Cluster) retire() {
 	}
 	c.retired = true
 	f := c.finder
+	if c.checker != nil {
+		defer c.checker.Stop()
+	}
 	c.finder = nil
 	c.mu.Unlock()
 	if f != nil {
@@ -343,6 +363,9 @@ type builder struct {
 	seen        map[string]bool // of EDS, which drops repeated addresses
 	logical     bool
 	added, kept int
+	// unchecked are the flags of hosts before their first active health check, made those hosts.
+	unchecked host.Flag
+	made      []*host.Host
 	// matched is called for each host whose transport is chosen: a new one, or one with new metadata.
 	matched func(*host.Attributes)
 }
@@ -387,10 +410,11 @@ func (b *builder) host(e *endpointConfig) *host.Host {
 	for i := range e.more {
 		more = append(more, e.more[i].addr)
 	}
-	if have := b.old[k]; len(have) > 0 {
+	if have := b.old[k]; len(have) > 0 && sameCheck(have[0].Attr().Check, e.attr.Check) {
 		h := have[0]
 		b.old[k] = have[1:]
 		b.kept++
+		h.Clear(host.PendingRemoval)
 		if h.Attr() != e.attr {
 			h.SetAttr(e.attr)
 			b.matched(e.attr)
@@ -405,7 +429,14 @@ func (b *builder) host(e *endpointConfig) *host.Host {
 	if len(more) == 0 {
 		more = nil
 	}
-	return host.New(e.addr.addr, e.hostname, more, e.attr)
+	h := host.New(e.addr.addr, e.hostname, more, e.attr)
+	if b.unchecked != 0 {
+		b.made = append(b.made, h)
+		if e.attr.Check == nil || !e.attr.Check.Disabled {
+			h.Set(b.unchecked)
+		}
+	}
+	return h
 }
 
 // left returns the hosts that the configuration doesn't have any more.

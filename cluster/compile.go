@@ -14,6 +14,7 @@ import (
 	"sidecar/api/filter"
 	"sidecar/api/stats"
 	"sidecar/cluster/dnscache"
+	"sidecar/cluster/health"
 	"sidecar/cluster/host"
 	"sidecar/cluster/outlier"
 	"sidecar/internal/config"
@@ -31,17 +32,15 @@ var clusterFields = config.Fields[*clusterv3.Cluster]{
 		transport_socket transport_socket_matches metadata upstream_connection_options round_robin_lb_config
 		least_request_lb_config original_dst_lb_config load_balancing_policy wait_for_warm_on_init
 		ring_hash_lb_config maglev_lb_config
-		outlier_detection close_connections_on_host_health_failure`,
+		outlier_detection close_connections_on_host_health_failure health_checks
+		ignore_health_on_host_removal`,
 	OffOnly: `protocol_selection track_timeout_budgets`,
 	Refused: `transport_socket_matcher stats_matcher
-		per_connection_buffer_high_watermark_timeout health_checks
+		per_connection_buffer_high_watermark_timeout
 		lb_subset_config lrs_server
 		lrs_report_endpoint_metrics upstream_config track_cluster_stats
 		queuing_policies`,
-	NoOp: map[string]string{
-		"ignore_health_on_host_removal": "only active health checks keep a host that was removed, " +
-			"and they are refused",
-	},
+	NoOp: map[string]string{},
 }
 
 var metadataFields = config.Fields[*corev3.Metadata]{
@@ -108,6 +107,8 @@ func Compile(msg *clusterv3.Cluster, env Env) (*Config, error) {
 	c.balancing()
 	c.limits()
 	c.set.outlier = outlier.Compile(config.Field("outlier_detection"), msg.GetOutlierDetection(), &errs)
+	c.set.health = health.Compile(config.Field("health_checks"), msg.GetHealthChecks(), c.set.HTTP.HTTP2, &errs)
+	c.set.ignoreHealthOnRemoval = msg.GetIgnoreHealthOnHostRemoval()
 	c.set.closeOnFailure = msg.GetCloseConnectionsOnHostHealthFailure()
 	c.endpoints()
 	c.serialize()

@@ -40,11 +40,13 @@ var (
 		Refused: "endpoint_name",
 	}
 	endpointFields = config.Fields[*endpointv3.Endpoint]{
-		Used: "address hostname additional_addresses",
+		Used: "address hostname additional_addresses health_check_config",
 		NoOp: map[string]string{
-			"health_check_config": "only active health checks read it, and they are refused",
-			"observability_name":  "names per-endpoint statistics, which are refused (track_cluster_stats)",
+			"observability_name": "names per-endpoint statistics, which are refused (track_cluster_stats)",
 		},
+	}
+	checkFields = config.Fields[*endpointv3.Endpoint_HealthCheckConfig]{
+		Used: "port_value hostname address disable_active_health_check",
 	}
 	additionalAddressFields = config.Fields[*endpointv3.Endpoint_AdditionalAddress]{Used: "address"}
 )
@@ -62,6 +64,8 @@ type attrKey struct {
 	weight, priority uint32
 	health           host.Health
 	located          bool
+	check            host.Check
+	checked          bool
 }
 
 // CompileAssignment checks the endpoints of an EDS cluster and compiles them.
@@ -217,7 +221,7 @@ func (c *localityCompiler) endpoint(p *config.Path, e *endpointv3.LbEndpoint, l 
 func (c *localityCompiler) attributes(p *config.Path, e *endpointv3.LbEndpoint, l *localityConfig) *host.Attributes {
 	k := attrKey{
 		weight: config.Value(e.GetLoadBalancingWeight(), 1), priority: l.priority,
-		health: health(e.GetHealthStatus()), localityMetadata: c.metadataKey,
+		health: healthOf(e.GetHealthStatus()), localityMetadata: c.metadataKey,
 	}
 	if l.locality != nil {
 		k.locality, k.located = *l.locality, true
@@ -225,6 +229,9 @@ func (c *localityCompiler) attributes(p *config.Path, e *endpointv3.LbEndpoint, 
 	metadata := compileMetadata(p.Field("metadata"), e.GetMetadata(), c.errs)
 	k.metadata = c.serialized(p.Field("metadata"), e.GetMetadata(), metadata)
 	locality := c.metadata
+	if x := e.GetEndpoint().GetHealthCheckConfig(); x != nil {
+		k.check, k.checked = c.check(p.Field("endpoint").Field("health_check_config"), x), true
+	}
 	if k == (attrKey{weight: 1}) {
 		return defaultAttr
 	}
@@ -234,12 +241,31 @@ func (c *localityCompiler) attributes(p *config.Path, e *endpointv3.LbEndpoint, 
 		if k.located {
 			a.Locality = &k.locality
 		}
+		if k.checked {
+			a.Check = &k.check
+		}
 		a.Canary, _ = metadata["envoy.lb"]["canary"].(bool)
 		return a
 	})
 }
 
-func health(s corev3.HealthStatus) host.Health {
+// check compiles how a host's active health checks differ from the others'.
+func (c *localityCompiler) check(p *config.Path, m *endpointv3.Endpoint_HealthCheckConfig) host.Check {
+	checkFields.Check(p, m, c.errs)
+	if m.GetPortValue() > 65535 {
+		c.errs.Add(p.Field("port_value"), "must be at most 65535")
+	}
+	out := host.Check{
+		Port: uint16(m.GetPortValue()), Hostname: m.GetHostname(), Disabled: m.GetDisableActiveHealthCheck(),
+	}
+	if m.GetAddress() != nil {
+		a, _ := compileAddress(p.Field("address"), m.GetAddress(), false, c.errs)
+		out.Addr = a.addr
+	}
+	return out
+}
+
+func healthOf(s corev3.HealthStatus) host.Health {
 	switch s {
 	case corev3.HealthStatus_HEALTHY:
 		return host.Healthy

@@ -17,12 +17,11 @@ import (
 
 var (
 	commonLbFields = config.Fields[*clusterv3.Cluster_CommonLbConfig]{
-		Used:    "healthy_panic_threshold locality_weighted_lb_config close_connections_on_host_set_change zone_aware_lb_config consistent_hashing_lb_config",
+		Used:    "healthy_panic_threshold locality_weighted_lb_config close_connections_on_host_set_change zone_aware_lb_config consistent_hashing_lb_config ignore_new_hosts_until_first_hc",
 		Refused: "override_host_status",
 		NoOp: map[string]string{
 			"update_merge_window": "each update is applied as it comes; merging saves Envoy work on " +
 				"every worker thread, of which there is none here",
-			"ignore_new_hosts_until_first_hc": "only active health checks read it, and they are refused",
 		},
 	}
 	localityWeightedFields = config.Fields[*clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig]{}
@@ -105,6 +104,7 @@ func (c *compiler) commonLb(p *config.Path, m *clusterv3.Cluster_CommonLbConfig)
 	commonLbFields.Check(p, m, c.errs)
 	threshold := config.Percent(p.Field("healthy_panic_threshold"), m.GetHealthyPanicThreshold(), 50, c.errs)
 	c.set.lb.PanicThreshold = uint32(threshold)
+	c.set.ignoreUntilChecked = m.GetIgnoreNewHostsUntilFirstHc()
 	c.set.closeOnHostSetChange = m.GetCloseConnectionsOnHostSetChange()
 	if w := m.GetLocalityWeightedLbConfig(); w != nil {
 		localityWeightedFields.Check(p.Field("locality_weighted_lb_config"), w, c.errs)

@@ -7,6 +7,7 @@ import (
 	"sidecar/cluster/dial"
 	"sidecar/cluster/discover"
 	"sidecar/cluster/dnscache"
+	"sidecar/cluster/health"
 	"sidecar/cluster/host"
 	"sidecar/cluster/lb"
 	"sidecar/cluster/load"
@@ -78,6 +79,9 @@ type Settings struct {
 	closeOnHostSetChange     bool
 	closeOnFailure           bool
 	outlier                  *outlier.Config // nil: none
+	health                   *health.Config  // nil: none
+	ignoreHealthOnRemoval    bool
+	ignoreUntilChecked       bool // ignore_new_hosts_until_first_hc
 	skipWarmOnInit           bool
 	trackRemaining           bool
 	perDownstream            bool    // connection_pool_per_downstream_connection

@@ -3,6 +3,7 @@ package cluster
 import (
 	"testing"
 
+	"sidecar/cluster/health"
 	"sidecar/cluster/outlier"
 	"sidecar/internal/config/configtest"
 )
@@ -11,8 +12,12 @@ func TestFieldsAccounted(t *testing.T) {
 	t.Parallel()
 	configtest.Covers(t, configtest.Elsewhere{
 		"envoy.config.core.v3.ConfigSource",         // internal/config/source
+		"envoy.config.core.v3.HeaderValueOption",    // internal/mutate
+		"envoy.type.matcher.v3.StringMatcher",       // internal/match
 		"envoy.config.core.v3.Http2ProtocolOptions", // internal/config/protocol
 	},
+		health.Fields, health.HTTPFields, health.TCPFields, health.GRPCFields, health.PayloadFields,
+		health.StatusFields, checkFields,
 		outlier.Fields, ringHashFields, maglevFields, hashingFields, slowStartFields, extRingHashFields,
 		extMaglevFields, extHashingFields, extSlowStartFields, wrrLocalityFields,
 		clusterFields, metadataFields, addressFields, socketAddressFields, pipeFields,

@@ -11,6 +11,7 @@ import (
 	"sidecar/api/stats"
 	"sidecar/cluster/discover"
 	"sidecar/cluster/dnscache"
+	"sidecar/cluster/health"
 	"sidecar/cluster/pool"
 	"sidecar/internal/config/source"
 	"sidecar/internal/wire"
@@ -58,6 +59,9 @@ type Manager struct {
 	intern Intern
 	ids    atomic.Uint64
 
+	// turnstile bounds the active health checks of all clusters.
+	turnstile *health.Turnstile
+
 	resolvers interner[string, sharedResolver]
 	caches    *dnscache.Caches
 
@@ -91,12 +95,17 @@ type managerStats struct {
 	Warming  stats.Gauge   `stat:"warming_clusters"`
 }
 
+// checksAtOnce is how many active health checks run at a time. What a check costs while it runs, a
+// connection attempt above all, is bounded by it.
+const checksAtOnce = 128
+
 // NewManager makes a manager without clusters.
 func NewManager(opt Options) *Manager {
 	ctx, cancel := context.WithCancel(opt.Ctx)
 	opt.Ctx = ctx
 	m := &Manager{opt: opt, cancel: cancel, root: opt.Scope, entries: map[string]*entry{}}
 	m.scope = opt.Scope.Sub("cluster")
+	m.turnstile = health.NewTurnstile(checksAtOnce)
 	m.stats = stats.Bind[managerStats](opt.Scope.Sub("cluster_manager"))
 	if m.opt.Random == nil {
 		m.opt.Random = rand.Uint64

@@ -44,6 +44,16 @@ type Attributes struct {
 	Weight   uint32
 	Priority uint32
 	Health   Health
+	// Check is how active health checks of the host differ from the others'; nil for most.
+	Check *Check
+}
+
+// Check is an endpoint's health_check_config.
+type Check struct {
+	Addr     stream.Addr // zero: the host's own
+	Port     uint16      // 0: the address's own
+	Hostname string
+	Disabled bool
 }
 
 // Host is one endpoint of a cluster.

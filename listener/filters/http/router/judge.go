@@ -23,6 +23,9 @@ func (r *Filter) judge(status int, h *header.Map) {
 	if h.Has(header.XEnvoyDegraded) {
 		r.attempt.Degraded()
 	}
+	if h.Has(header.XEnvoyImmediateHealthCheckFail) {
+		r.attempt.FailNow()
+	}
 }
 
 // judgeTimeout tells of an attempt without an answer in time.
