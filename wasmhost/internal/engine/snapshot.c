@@ -12,7 +12,9 @@
 #include <unistd.h>
 #endif
 
-enum { PAGE = 4096 };
+// MAX_TAIL is how much an instance may have grown beyond its snapshot, MAX_CLEARED how much of that is
+// cleared rather than given back.
+enum { PAGE = 4096, MAX_TAIL = 16 << 20, MAX_CLEARED = 1 << 20 };
 
 static _Atomic int64_t live_snapshots;
 
@@ -101,6 +103,35 @@ static int each_private(sc_instance *in, const sc_snapshot *s, visit f) {
   return 0;
 }
 
+// Makes what the instance has beyond the snapshot's size zero again. Pages stay where they are, so that
+// they fault no more, unless they are many.
+static int zero_tail(sc_instance *in, const sc_snapshot *s) {
+  if (!in->has_memory || in->mem_size == s->size)
+    return 0;
+  uint64_t start = (uint64_t)in->mem_base + s->size, end = (uint64_t)in->mem_base + in->mem_size;
+  if (end - start > MAX_TAIL)
+    return 1;
+  struct page_region regions[REGIONS];
+  struct scan_arg a = {
+      .size = sizeof a, .start = start, .end = end, .vec = (uint64_t)regions, .vec_len = REGIONS,
+      .category_anyof_mask = IS_PRESENT | IS_SWAPPED, .return_mask = IS_PRESENT,
+  };
+  uint64_t cleared = 0;
+  while (a.start < end) {
+    int n = ioctl(pagemap(), SCAN_IOCTL, &a);
+    if (n < 0 || cleared > MAX_CLEARED)
+      return madvise((void *)start, end - start, MADV_DONTNEED) == 0 ? 0 : 2;
+    for (int i = 0; i < n; i++) {
+      memset((void *)regions[i].start, 0, regions[i].end - regions[i].start);
+      cleared += regions[i].end - regions[i].start;
+    }
+    if (n < REGIONS)
+      break;
+    a.start = a.walk_end;
+  }
+  return 0;
+}
+
 static int map(sc_instance *in, const sc_snapshot *s) {
   if (s->size == 0)
     return 0;
@@ -133,6 +164,14 @@ static void free_image(sc_snapshot *s) {
     close(s->fd);
 }
 #else
+static int zero_tail(sc_instance *in, const sc_snapshot *s) {
+  if (in->has_memory && in->mem_size - s->size > MAX_TAIL)
+    return 1;
+  if (in->has_memory)
+    memset(in->mem_base + s->size, 0, in->mem_size - s->size);
+  return 0;
+}
+
 static int map(sc_instance *in, const sc_snapshot *s) {
   memcpy(in->mem_base, s->image, s->size);
   return 0;
@@ -207,16 +246,21 @@ int sc_snapshot_adopt(sc_instance *in, const sc_snapshot *s) {
     }
     refresh(in);
   }
-  if (in->has_memory && in->mem_size != s->size)
+  if (in->has_memory && in->mem_size < s->size)
     return 1;
-  int rc = map(in, s);
+  int rc = zero_tail(in, s);
+  if (rc == 0)
+    rc = map(in, s);
   return rc != 0 ? rc : set_globals(in, s);
 }
 
 int sc_snapshot_restore(sc_instance *in, const sc_snapshot *s) {
   refresh(in);
-  if (in->has_memory && in->mem_size != s->size)
+  if (in->has_memory && in->mem_size < s->size)
     return 1;
+  int rc = zero_tail(in, s);
+  if (rc != 0)
+    return rc;
 #ifdef __linux__
   if (s->size != 0 && each_private(in, s, copy_back) < 0 && map(in, s) != 0)
     return 2;

@@ -20,9 +20,9 @@ type Snapshot struct {
 	refs atomic.Int64
 }
 
-// ErrGrown is the answer of an instance that can't be taken back to a snapshot, since its memory has
-// become larger.
-var ErrGrown = errors.New("the memory has grown")
+// ErrGrown is the answer of an instance that isn't taken back to a snapshot, since its memory has become
+// larger by too much.
+var ErrGrown = errors.New("the memory has grown by more than 16 MiB")
 
 // Snapshot takes one, which the caller holds.
 func (in *Instance) Snapshot() (*Snapshot, error) {

@@ -116,11 +116,26 @@ func TestSnapshot(t *testing.T) {
 		if err := in.Restore(s); err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(in.Memory(), image) {
+		if !bytes.Equal(in.Memory()[:len(image)], image) {
 			t.Fatal("the memory is not what it was")
 		}
 	}
-	calls(t, in, fnLarger, 1)
+	for range 5 { // The memory is as large as it was, and what is new is empty, as the module sees it.
+		if got := calls(t, in, fnLarger, 1); got != 2 {
+			t.Fatalf("the memory had %d pages", got)
+		}
+		if got := calls(t, in, fnSum, 131072); got != want-5 {
+			t.Fatalf("a new page isn't empty: %d, want %d", got, want-5)
+		}
+		calls(t, in, fnPut, 131072, 99)
+		if err := in.Restore(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := calls(t, in, fnLarger, 70000); int32(got) != -1 {
+		t.Errorf("grown by 70,000 pages: %d", int32(got))
+	}
+	calls(t, in, fnLarger, 300)
 	if err := in.Restore(s); err != engine.ErrGrown { //nolint:errorlint // as returned
 		t.Errorf("grown: %v", err)
 	}
@@ -144,6 +159,7 @@ func TestSnapshot(t *testing.T) {
 func TestInstrument(t *testing.T) {
 	t.Parallel()
 	for name, wat := range map[string]string{
+		"of 64 bits": `(module (memory i64 1) (func))`, "are no functions": `(module (type (struct)))`,
 		"changes its tables": `(module (table 1 funcref) (func (export "f") (table.set (i32.const 0) (ref.null func))))`,
 		"drops segments":     `(module (memory 1) (data $d "x") (func (data.drop $d)))`,
 		"is a reference":     `(module (global (mut funcref) (ref.null func)))`,

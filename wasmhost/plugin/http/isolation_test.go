@@ -67,6 +67,9 @@ const secretPlugin = `(module
   (local.set $n (i32.add (local.get $n) (f64.ne (global.get $d) (f64.const 0))))
   (local.set $n (i32.add (local.get $n) (i32.eqz (call $prop (i32.const 256) (i32.const 6) (i32.const 8) (i32.const 12)))))
   (local.set $n (i32.add (local.get $n) (i32.eqz (call $metric (i32.const 4) (i32.const 16)))))
+  (local.set $n (i32.add (local.get $n) (i32.ne (memory.size) (i32.const 17))))
+  (if (i32.ne (memory.grow (i32.const 1)) (i32.const -1)) (then
+   (local.set $n (i32.add (local.get $n) (i64.ne (i64.load (i32.const 1114112)) (i64.const 0))))))
   (i32.store (i32.const 24) (i32.const 0))
   (i32.add (local.get $n) (i32.eqz (call $f (i32.const 273) (i32.const 13) (i32.const 24) (i32.const 4) (i32.const 8) (i32.const 12)))))
  (func (export "proxy_on_request_headers") (param i32) (param $n i32) (param i32) (result i32)
@@ -103,7 +106,7 @@ func TestIsolation_Secrets(t *testing.T) {
 		if x := p.with(6); x.status != "200" || x.body.String() != "0" {
 			t.Fatalf("status %s, found %q", x.status, x.body.String())
 		}
-		p.with(8) // Its VM grows, and is thrown away.
+		p.with(8) // Its VM grows.
 	}
 	var wg sync.WaitGroup
 	for range 4 {
