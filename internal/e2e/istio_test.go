@@ -229,13 +229,14 @@ func adminPages(t *testing.T, l *lab) {
 	}
 }
 
-func route(v1, v2 int) string {
-	return fmt.Sprintf(`apiVersion: networking.istio.io/v1
+const subsets = `apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: web, namespace: default}
 spec: {host: web, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}
----
-apiVersion: networking.istio.io/v1
+`
+
+func route(v1, v2 int) string {
+	return fmt.Sprintf(`apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: web, namespace: default}
 spec:
@@ -249,6 +250,12 @@ spec:
 }
 
 func split(t *testing.T, l *lab) {
+	l.apply(t, subsets)
+	// As Istio's documentation says: subsets come before the rules that name them, since a route may
+	// reach a proxy before the endpoints of its clusters do.
+	l.until("the subsets", pushed, func() bool {
+		return strings.Contains(l.admin("app-1", "http://127.0.0.1:15000/clusters"), "outbound|80|v2|web.default.svc.cluster.local::10.77.0.22")
+	})
 	l.apply(t, route(90, 10))
 	share := func() float64 {
 		x := l.load("app-1", web, webHost)
@@ -267,6 +274,12 @@ func split(t *testing.T, l *lab) {
 func (l *lab) unsplit(t *testing.T) {
 	t.Helper()
 	if err := l.kube.remove(route(50, 50)); err != nil {
+		t.Fatal(err)
+	}
+	l.until("the routes to change", pushed, func() bool {
+		return !strings.Contains(l.admin("app-1", "http://127.0.0.1:15000/config_dump?resource=dynamic_route_configs"), "outbound|9001|v2|")
+	})
+	if err := l.kube.remove(subsets); err != nil {
 		t.Fatal(err)
 	}
 	l.until("the subsets to go", pushed, func() bool {
@@ -356,6 +369,10 @@ func istiodRestarts(t *testing.T, l *lab) {
 	x := l.load("app-1", web, webHost)
 	kill(l.istiod)
 	l.startIstiod()
+	l.apply(t, subsets)
+	l.until("the subsets", time.Minute, func() bool {
+		return strings.Contains(l.admin("app-1", "http://127.0.0.1:15000/clusters"), "outbound|80|v2|web.default.svc.cluster.local::10.77.0.22")
+	})
 	l.apply(t, route(100, 0))
 	l.until("a push after the restart", time.Minute, func() bool {
 		y := l.load("app-1", web, webHost)
