@@ -100,7 +100,7 @@ func (d *Downstream) configure(x *derived) error {
 		if s, ok := h.Conn.(*handshake); ok {
 			s.own = c
 		}
-		return d.stapled(c, h, time.Now())
+		return d.stapled(c, h, d.env.Secret.now())
 	}
 	cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) { return d.forClient(x, h) }
 	for plain := range x.servers {
@@ -167,7 +167,7 @@ func common1(a, b []string) bool {
 // limitSessions has sessions older than session_timeout not resumed.
 func (d *Downstream) limitSessions(cfg *tls.Config) {
 	cfg.WrapSession = func(cs tls.ConnectionState, s *tls.SessionState) ([]byte, error) {
-		s.Extra = append(s.Extra, binary.BigEndian.AppendUint64(nil, uint64(time.Now().Unix())))
+		s.Extra = append(s.Extra, binary.BigEndian.AppendUint64(nil, uint64(d.env.Secret.now().Unix())))
 		return cfg.EncryptTicket(cs, s)
 	}
 	cfg.UnwrapSession = func(id []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
@@ -176,7 +176,7 @@ func (d *Downstream) limitSessions(cfg *tls.Config) {
 			return nil, err
 		}
 		made := time.Unix(int64(binary.BigEndian.Uint64(s.Extra[0])), 0)
-		if time.Since(made) > d.timeout {
+		if d.env.Secret.now().Sub(made) > d.timeout {
 			return nil, nil //nolint:nilnil // a full handshake
 		}
 		return s, nil

@@ -76,7 +76,7 @@ func TestRotation(t *testing.T) {
 		}}).up
 	}
 	r := &rig{down: down, up: client(oldCA, "client.test"), store: store}
-	if _, _, err, _ := r.shake(t, nil); err == nil || down.stats.fac.DownstreamNotReady.Value() != 1 {
+	if _, _, _, err := r.shake(t, nil); err == nil || down.stats.fac.DownstreamNotReady.Value() != 1 {
 		t.Fatal("a connection without secrets:", err)
 	}
 	rotate := func(ca *authority) {
@@ -84,16 +84,16 @@ func TestRotation(t *testing.T) {
 		secrets["ca"].set(t, &tlsv3.Secret{Type: &tlsv3.Secret_ValidationContext{ValidationContext: trust(ca, "").ValidationContext}})
 	}
 	rotate(oldCA)
-	if _, _, err, fault := r.shake(t, nil); err != nil || fault != nil {
+	if _, _, fault, err := r.shake(t, nil); err != nil || fault != nil {
 		t.Fatal(err, fault)
 	}
 	rotate(newCA)
 	// The client has a session of the time before, which must not help it.
-	if info, _, err, _ := r.shake(t, nil); err == nil || !strings.Contains(info.TransportFailure, "CERTIFICATE_VERIFY_FAILED") {
+	if info, _, _, err := r.shake(t, nil); err == nil || !strings.Contains(info.TransportFailure, "CERTIFICATE_VERIFY_FAILED") {
 		t.Errorf("a certificate of the former authority: %v", err)
 	}
 	r.up = client(newCA, "client.test")
-	if _, _, err, fault := r.shake(t, nil); err != nil || fault != nil {
+	if _, _, fault, err := r.shake(t, nil); err != nil || fault != nil {
 		t.Error(err, fault)
 	}
 	r.up = client(newCA, "foe.test")
@@ -131,7 +131,7 @@ func TestChoose(t *testing.T) {
 				CommonTlsContext:           &tlsv3.CommonTlsContext{TlsCertificates: certs, KeyLog: &tlsv3.TlsKeyLog{Path: log}},
 			}, &tlsv3.UpstreamTlsContext{Sni: c.sni, CommonTlsContext: &tlsv3.CommonTlsContext{}})
 			defer r.down.Retire()
-			info, up, err, fault := r.shake(t, nil)
+			info, up, fault, err := r.shake(t, nil)
 			if err != nil || fault != nil {
 				t.Fatal(err, fault)
 			}

@@ -127,7 +127,8 @@ func newRig(t testing.TB, d *tlsv3.DownstreamTlsContext, u *tlsv3.UpstreamTlsCon
 }
 
 // shake makes a connection and the handshake of both sides.
-func (r *rig) shake(t testing.TB, o *filter.ConnectOptions) (info *stream.ConnInfo, up *stream.TLSInfo, down error, fault *filter.TransportError) {
+func (r *rig) shake(t testing.TB, o *filter.ConnectOptions,
+) (info *stream.ConnInfo, up *stream.TLSInfo, fault *filter.TransportError, down error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -167,7 +168,7 @@ func (r *rig) shake(t testing.TB, o *filter.ConnectOptions) (info *stream.ConnIn
 	if fault != nil {
 		cw.Close()
 	}
-	return info, up, <-done, fault
+	return info, up, fault, <-done
 }
 
 func TestMutual(t *testing.T) {
@@ -187,7 +188,7 @@ func TestMutual(t *testing.T) {
 			TlsParams: &tlsv3.TlsParameters{TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3},
 		},
 	})
-	info, up, err, fault := r.shake(t, nil)
+	info, up, fault, err := r.shake(t, nil)
 	if err != nil || fault != nil {
 		t.Fatal(err, fault)
 	}
@@ -249,7 +250,7 @@ func TestRefused(t *testing.T) {
 					ValidationContextType: trust(ca, "client.test"),
 				},
 			}, up)
-			info, _, err, _ := r.shake(t, nil)
+			info, _, _, err := r.shake(t, nil)
 			if err == nil || info.TransportFailure != c.want {
 				t.Fatalf("got %v, %q, want %q", err, info.TransportFailure, c.want)
 			}
@@ -269,14 +270,14 @@ func TestResumption(t *testing.T) {
 		ValidationContextType: trust(ca, ""), // TLS 1.2: the ticket comes in the handshake
 	}})
 	for range 2 {
-		if _, _, err, fault := r.shake(t, nil); err != nil || fault != nil {
+		if _, _, fault, err := r.shake(t, nil); err != nil || fault != nil {
 			t.Fatal(err, fault)
 		}
 	}
 	if n := r.down.stats.ssl.SessionReused.Value(); n != 1 {
 		t.Errorf("session_reused = %d", n)
 	}
-	_, _, _, fault := r.shake(t, &filter.ConnectOptions{SANs: []string{"other.test"}})
+	_, _, fault, _ := r.shake(t, &filter.ConnectOptions{SANs: []string{"other.test"}})
 	if fault == nil || !strings.Contains(fault.Transport, "verify SAN list") {
 		t.Errorf("a resumed session is not checked: %v", fault)
 	}
