@@ -132,7 +132,7 @@ func (r *Running) served(failed bool) {
 }
 
 // end lets go of the plugin before.
-func (t *trial) end() { t.release.Do(t.before.Retire) }
+func (t *trial) end() { t.release.Do(t.before.release) }
 
 // note sets what the status says of the plugin.
 func (p *Plugin) note(text string) { p.status.Store(&text) }

@@ -29,9 +29,11 @@ type Running struct {
 	once   sync.Once     // closes ready
 	ended  chan struct{} // closed when the plugin serves, or when nobody tries to start it any more
 
-	mu    sync.Mutex // guards below
-	err   error      // why nobody tries
-	holds int        // the owner's, and that of a canary that replaces it
+	mu  sync.Mutex // guards below
+	err error      // why nobody tries
+	// holds are the owner's, and that of a canary that replaces it.
+	holds   int
+	retired bool // by the owner
 }
 
 // NewRunning is for a configuration that has compiled; name is that of the filter, by which a canary
@@ -193,10 +195,21 @@ func (r *Running) hold() bool {
 	return true
 }
 
-// Retire lets the plugin go when its last stream has ended. Once for each hold.
+// Retire lets the plugin go when its last stream has ended, unless a canary holds it. Idempotent.
 func (r *Running) Retire() {
 	r.mu.Lock()
-	r.holds = max(0, r.holds-1)
+	again := r.retired
+	r.retired = true
+	r.mu.Unlock()
+	if !again {
+		r.release()
+	}
+}
+
+// release ends one hold; the last one closes the plugin.
+func (r *Running) release() {
+	r.mu.Lock()
+	r.holds--
 	last := r.holds == 0
 	p := r.plugin.Load()
 	r.mu.Unlock()
