@@ -71,7 +71,7 @@ type attack struct {
 	stats *Stats
 }
 
-func newAttack(t testing.TB, h *answering, set func(*ServerOptions)) *attack {
+func newAttack(t testing.TB, h stream.ServerHandler, set func(*ServerOptions)) *attack {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
