@@ -68,6 +68,7 @@ type active struct {
 	pools    pool.Config
 	keyed    bool      // streams have pools by what their connections are like
 	dst      *dstHosts // of ORIGINAL_DST
+	ahead    *peekahead
 	outlier  *outlier.Detector
 }
 
@@ -133,6 +134,9 @@ func (c *Cluster) newActive() *active {
 	a.pools = c.newPools(conf)
 	a.pools.Traffic, a.pools.Breakers = a.traffic, a.breakers
 	a.keyed = conf.keyed()
+	if s.predictive > 1 && predicts(&s.lb) {
+		a.ahead = &peekahead{ratio: s.predictive}
+	}
 	a.outlier = c.newDetector(conf.outlier)
 	if conf.Kind == OriginalDst {
 		a.dst = newDstHosts(c, s.CleanupInterval)
@@ -156,7 +160,7 @@ func (c *Cluster) newPools(conf *Config) pool.Config {
 			return c.m.opt.NewCodec(conn, &s.HTTP, h)
 		},
 		MaxStreams: s.HTTP.Protocol.MaxConcurrentStreams,
-		Preconnect: s.preconnect,
+		Preconnect: s.preconnect, Counted: s.predictive > 1,
 	}
 	p.Auto = s.HTTP.Auto
 	p.ClusterName, p.ClusterMetadata = conf.ObservabilityName(), conf.Metadata

@@ -41,8 +41,8 @@ var (
 			"max_connection_pools",
 	}
 	preconnectFields = config.Fields[*clusterv3.Cluster_PreconnectPolicy]{
-		Used:    "per_upstream_preconnect_ratio",
-		Refused: "predictive_preconnect_ratio preconnect_enabled_metadata",
+		Used:    "per_upstream_preconnect_ratio predictive_preconnect_ratio",
+		Refused: "preconnect_enabled_metadata",
 	}
 	budgetFields = config.Fields[*clusterv3.CircuitBreakers_Thresholds_RetryBudget]{
 		Used: "budget_percent min_retry_concurrency", Refused: "budget_interval",
@@ -182,6 +182,7 @@ func (c *compiler) preconnecting(p *config.Path, m *clusterv3.Cluster_Preconnect
 	}
 	preconnectFields.Check(p, m, c.errs)
 	c.set.preconnect = config.Value(m.GetPerUpstreamPreconnectRatio(), 1) // 1 to 3, by the validation
+	c.set.predictive = config.Value(m.GetPredictivePreconnectRatio(), 1)
 }
 
 func (c *compiler) thresholds(p *config.Path, th *clusterv3.CircuitBreakers_Thresholds) load.Limits {

@@ -29,8 +29,7 @@ var (
 	metadataKeyFields = config.Fields[*metadatav3.MetadataKey]{Used: "key path"}
 	segmentFields     = config.Fields[*metadatav3.MetadataKey_PathSegment]{Used: "key", Refused: "index"}
 	clusterTypeFields = config.Fields[*clusterv3.Cluster_CustomClusterType]{
-		Used: "typed_config",
-		NoOp: map[string]string{"name": "the type alone says what it is"},
+		Used: "name typed_config",
 	}
 	dnsClusterFields = config.Fields[*dnsv3.DnsCluster]{
 		Used: `dns_refresh_rate dns_failure_refresh_rate respect_dns_ttl dns_jitter
@@ -61,16 +60,34 @@ var (
 	}
 )
 
+// namedTypes are the kinds of clusters that cluster_type may name instead of type; they are configured by
+// the fields of the cluster either way.
+//
+//nolint:gochecknoglobals // immutable table
+var namedTypes = map[string]clusterv3.Cluster_DiscoveryType{
+	"envoy.cluster.static":       clusterv3.Cluster_STATIC,
+	"envoy.cluster.strict_dns":   clusterv3.Cluster_STRICT_DNS,
+	"envoy.cluster.logical_dns":  clusterv3.Cluster_LOGICAL_DNS,
+	"envoy.cluster.eds":          clusterv3.Cluster_EDS,
+	"envoy.cluster.original_dst": clusterv3.Cluster_ORIGINAL_DST,
+}
+
 // discovery compiles how hosts are found: first of all, since other parts depend on the kind.
 func (c *compiler) discovery() {
 	if c.msg.GetName() == "" {
 		c.errs.Add(config.Field("name"), "is required")
 	}
+	kind := c.msg.GetType()
 	if ct := c.msg.GetClusterType(); ct != nil {
-		c.clusterType(config.Field("cluster_type"), ct)
-		return
+		named, ok := namedTypes[ct.GetName()]
+		if !ok || ct.GetTypedConfig() != nil {
+			c.clusterType(config.Field("cluster_type"), ct)
+			return
+		}
+		clusterTypeFields.Check(config.Field("cluster_type"), ct, c.errs)
+		kind = named
 	}
-	switch c.msg.GetType() {
+	switch kind {
 	case clusterv3.Cluster_STATIC:
 		c.conf.Kind = Static
 	case clusterv3.Cluster_STRICT_DNS:

@@ -86,6 +86,7 @@ type Settings struct {
 	trackRemaining           bool
 	perDownstream            bool    // connection_pool_per_downstream_connection
 	preconnect               float64 // per_upstream_preconnect_ratio
+	predictive               float64 // predictive_preconnect_ratio
 }
 
 // HTTPOptions are what the codec of upstream connections is told.

@@ -60,7 +60,7 @@ func (s stopper) stop() { s() }
 func (f *forwardHosts) OnAddresses(r dnscache.Result) { f.add(r) }
 
 // add makes the host of a name, or moves it.
-func (f *forwardHosts) add(r dnscache.Result) *host.Host {
+func (f *forwardHosts) add(r dnscache.Result) {
 	at := &host.Addresses{Addr: stream.IPAddr(r.Addrs[0])}
 	for _, a := range r.Addrs[1:] {
 		at.More = append(at.More, stream.IPAddr(a))
@@ -70,13 +70,12 @@ func (f *forwardHosts) add(r dnscache.Result) *host.Host {
 	h := f.hosts[r.Name]
 	if h != nil {
 		h.SetAddresses(at)
-		return h
+		return
 	}
 	h = host.New(at.Addr, r.Name.String(), at.More, dstAttr)
 	f.hosts[r.Name] = h
 	f.c.countMatch(dstAttr)
 	f.count()
-	return h
 }
 
 // OnRemoved implements dnscache.Observer.

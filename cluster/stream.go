@@ -44,6 +44,7 @@ type Attempt struct {
 	cluster    *Cluster
 	lease      pool.Lease
 	tcp        *pool.TCP
+	raw        bool        // a TCP proxy's
 	resolution *resolution // of a dynamic forward proxy, until the name is resolved
 }
 
@@ -62,6 +63,7 @@ func (c *Cluster) NewStream(t *stream.Turn, ctx *Context, target stream.Target, 
 		}
 	}
 	mux := c.conf.Load().HTTP.multiplexed(ctx.Protocol)
+	*a = Attempt{cluster: c}
 	p, f := c.prepare(ctx, a, mux)
 	if f != nil {
 		return nil, f
@@ -86,6 +88,7 @@ func (c *Cluster) Connect(ctx *Context, target stream.Target, a *Attempt) *strea
 			return f
 		}
 	}
+	*a = Attempt{cluster: c, raw: true}
 	p, f := c.prepare(ctx, a, false)
 	if f != nil {
 		return f
@@ -101,13 +104,15 @@ func (c *Cluster) Connect(ctx *Context, target stream.Target, a *Attempt) *strea
 
 func (c *Cluster) prepare(ctx *Context, a *Attempt, mux bool) (*pool.Pool, *stream.Fault) {
 	act := c.use()
-	*a = Attempt{cluster: c}
 	h := c.choose(act, ctx)
 	if h == nil {
 		act.traffic.CxNoneHealthy.Inc()
 		return nil, noHealthyUpstream()
 	}
 	a.Host = h
+	if act.ahead != nil && !a.raw {
+		c.predict(act, ctx.Priority, mux)
+	}
 	return act.find(h, ctx, mux)
 }
 
@@ -134,6 +139,11 @@ func (c *Cluster) choose(act *active, ctx *Context) *host.Host {
 	if fwd := c.forward.Load(); fwd != nil {
 		return fwd.choose(ctx)
 	}
+	if act.ahead != nil && len(ctx.Tried) == 0 {
+		if h := act.ahead.take(c.set.Load()); h != nil {
+			return h
+		}
+	}
 	h, panicked := act.balancer.Pick(c.set.Load(), &ctx.Context)
 	if panicked {
 		act.traffic.LbHealthyPanic.Inc()
@@ -143,15 +153,24 @@ func (c *Cluster) choose(act *active, ctx *Context) *host.Host {
 
 // pool returns the connections to a host for one priority and kind of codec.
 func (a *active) pool(h *host.Host, priority load.Priority, mux bool) *pool.Pool {
-	slot, create := 2*int(priority), pool.New
+	slot, create := slot(priority, mux), pool.New
 	if mux {
-		slot, create = slot+1, pool.NewMux
+		create = pool.NewMux
 	}
 	if p, ok := h.PeekPool(slot).(*pool.Pool); ok {
 		return p
 	}
 	p, _ := h.Pool(slot, func() host.Pool { return create(&a.pools, h, priority) }).(*pool.Pool)
 	return p
+}
+
+// slot is the number of a host's pool.
+func slot(priority load.Priority, mux bool) int {
+	n := 2 * int(priority)
+	if mux {
+		n++
+	}
+	return n
 }
 
 func noHealthyUpstream() *stream.Fault {

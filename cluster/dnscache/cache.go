@@ -3,8 +3,10 @@ package dnscache
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -141,6 +143,7 @@ func (c *Cache) Load(n Name, done func(Result)) (r Result, known bool, cancel fu
 		return Result{Name: n, Err: err}, true, nil
 	}
 	if e == nil {
+		n.Host = strings.Clone(n.Host) // often of a request's head
 		e = &entry{name: n, used: time.Now()}
 		c.hosts[n] = e
 		c.stats.HostAdded.Inc()
@@ -211,19 +214,25 @@ func (c *Cache) lookup(e *entry) {
 	if c.ctx.Err() != nil {
 		return
 	}
-	if err == nil && len(a.Addrs) == 0 {
-		err = ErrNoAddress
-	}
 	switch {
-	case err == nil:
-		c.stats.Success.Inc()
-	case ctx.Err() != nil:
+	case err == nil && len(a.Addrs) == 0:
+		err = ErrNoAddress
+	case err != nil && (ctx.Err() != nil || timedOut(err)): // which of the two is seen first is chance
 		c.stats.Timeout.Inc()
-		c.stats.Failure.Inc()
-	default:
+		err = context.DeadlineExceeded
+	}
+	if err == nil {
+		c.stats.Success.Inc()
+	} else {
 		c.stats.Failure.Inc()
 	}
 	c.settle(e, a, err)
+}
+
+// timedOut tells that a lookup has run into the deadline that it was given.
+func timedOut(err error) bool {
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout()
 }
 
 // settle takes the answer of a lookup over and tells of it.

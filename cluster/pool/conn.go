@@ -66,7 +66,7 @@ func (c *Conn) Remote() stream.Addr { return c.remote }
 func (c *Conn) begin() {
 	c.active.Store(true)
 	c.streams.Add(1)
-	if c.pool.conf.Preconnect > 1 {
+	if c.pool.conf.Preconnect > 1 || c.pool.conf.Counted {
 		c.pool.active.Add(1)
 	}
 	c.pool.conf.Traffic.RqActive.Inc()
@@ -87,7 +87,7 @@ func (c *Conn) end() bool {
 	if c.exclusive() && !c.active.CompareAndSwap(true, false) {
 		return false
 	}
-	if c.pool.conf.Preconnect > 1 {
+	if c.pool.conf.Preconnect > 1 || c.pool.conf.Counted {
 		c.pool.active.Add(-1)
 	}
 	c.pool.conf.Breakers.GiveRequest(c.pool.priority)

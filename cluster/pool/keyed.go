@@ -142,11 +142,45 @@ func (p *Pool) preconnect() {
 }
 
 // wantMore tells whether another connection is to be made in advance, and counts it if so. The caller
-// holds mu. It locks stripes, which nobody holds while asking for mu.
+// holds mu.
 func (p *Pool) wantMore(ratio float64, anticipated int) bool {
 	if p.closed {
 		return false
 	}
+	room := p.room()
+	active := int(p.active.Load())
+	// ConnPoolImplBase::shouldConnect.
+	if float64(len(p.pending)+active+anticipated)*ratio <= float64(room+active) || !p.mayConnect() {
+		return false
+	}
+	p.connecting++
+	return true
+}
+
+// Room is how many further streams the pool's connections serve, those that are being made among them.
+func (p *Pool) Room() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.room()
+}
+
+// Preconnect makes a connection in advance, if the pool is not provided for one stream more times the
+// ratio; false says that it is.
+func (p *Pool) Preconnect(ratio float64) bool {
+	if p.final.Load() || p.host.Attr().Health > host.Healthy {
+		return false
+	}
+	p.mu.Lock()
+	start := p.wantMore(ratio, 1)
+	p.mu.Unlock()
+	if start {
+		p.startDial()
+	}
+	return start
+}
+
+// room is as Room; the caller holds mu. It locks stripes, which nobody holds while asking for mu.
+func (p *Pool) room() int {
 	room := p.connecting * p.perConnection()
 	if p.mux {
 		for _, c := range p.shared {
@@ -159,11 +193,5 @@ func (p *Pool) wantMore(ratio float64, anticipated int) bool {
 			room += p.stripes[i].size()
 		}
 	}
-	active := int(p.active.Load())
-	// ConnPoolImplBase::shouldConnect.
-	if float64(len(p.pending)+active+anticipated)*ratio <= float64(room+active) || !p.mayConnect() {
-		return false
-	}
-	p.connecting++
-	return true
+	return room
 }

@@ -90,6 +90,8 @@ type Config struct {
 	// Preconnect is how many streams are to be provided for, for each that is under way or waits
 	// (per_upstream_preconnect_ratio); up to 1 is none in advance.
 	Preconnect float64
+	// Counted has pools count their streams, for those who ask for Room and Preconnect.
+	Counted bool
 
 	Traffic  *load.Traffic
 	Breakers *load.Breakers

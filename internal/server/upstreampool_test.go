@@ -291,3 +291,29 @@ func TestPreconnect(t *testing.T) {
 		t.Errorf("%d requests", n)
 	}
 }
+
+// TestPreconnect_Predictive makes a connection to the host that the next request will go to.
+func TestPreconnect_Predictive(t *testing.T) {
+	t.Parallel()
+	var addrs []string
+	for range 3 {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = fmt.Fprint(w, r.Context().Value(http.LocalAddrContextKey))
+		}))
+		t.Cleanup(srv.Close)
+		addrs = append(addrs, "{endpoint: {address: "+socketAddress(srv.Listener.Addr().String())+"}}")
+	}
+	text := versions("127.0.0.1:1", false, "")
+	text = text[:strings.Index(text, "lb_endpoints: [")] + "lb_endpoints: [" + strings.Join(addrs, ", ") + "]}]}\n" +
+		"    preconnect_policy: {predictive_preconnect_ratio: 2}\n"
+	p := live(t, text)
+	addr := p.listener("l")
+	got := map[string]int{p.getAs(noReuse(t), addr, "x"): 1}
+	p.waitStat("cluster.c.upstream_cx_total", 2)
+	for range 2 {
+		got[p.getAs(noReuse(t), addr, "x")]++
+	}
+	if len(got) != 3 {
+		t.Errorf("three requests went to %v", got)
+	}
+}

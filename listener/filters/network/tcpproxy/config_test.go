@@ -15,7 +15,7 @@ import (
 func TestFields(t *testing.T) {
 	t.Parallel()
 	configtest.Covers(t, configtest.Elsewhere{
-		"envoy.config.accesslog.v3.AccessLog", // listener/accesslog
+		"envoy.config.accesslog.v3.AccessLog",    // listener/accesslog
 		"envoy.config.core.v3.HeaderValueOption", // internal/mutate
 	}, tunnelFields, fields, weightedFields, weightFields, logFields)
 }
