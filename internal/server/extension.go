@@ -129,6 +129,7 @@ func warmFactory(ctx context.Context, f any) error {
 func (e *extension) swapped(_, _ *live.Version[any]) {
 	e.updated.Store(time.Now().UnixNano())
 	e.stats.Reload.Inc()
+	e.s.configured() // What compiling and the old version have left is given back.
 }
 
 func retireFactory(f any) {
