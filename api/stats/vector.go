@@ -9,6 +9,9 @@ import (
 // Vector is a family of counters, gauges or histograms that differ in their tags. Each is listed as
 // "<name>.<tag>.<value>..." and knows its name without tags: rules that cut tags out of names do not
 // apply to it. All methods may be called from any goroutine.
+//
+// The values of tags may come from peers, so there are at most maxSeries of them, and none with a key
+// longer than maxKey: what would be one more is counted in one that has the tag "overflow" alone.
 type Vector struct {
 	// Set by NewVector, never changed.
 	name string
@@ -19,6 +22,14 @@ type Vector struct {
 	series map[string]*series
 	epoch  uint32
 }
+
+const (
+	maxSeries = 10_000
+	maxKey    = 4 << 10
+)
+
+// overflowKey is the key of the series of what has none of its own.
+const overflowKey = "\xffoverflow"
 
 // series is one stat of a vector.
 type series struct {
@@ -62,7 +73,7 @@ func member[T any](v *Vector, key []byte, tags func() []Tag) *T {
 	m, epoch := v.series[string(key)], v.epoch
 	v.mu.RUnlock()
 	if m == nil {
-		m = v.add(string(key), tags(), new(T))
+		m = v.addBounded(key, tags, new(T))
 	}
 	if m.used.Load() != epoch {
 		m.used.Store(epoch)
@@ -72,6 +83,20 @@ func member[T any](v *Vector, key []byte, tags func() []Tag) *T {
 		return new(T) // a vector of another kind: a mistake in the program
 	}
 	return p
+}
+
+// addBounded adds a series, or finds that of what there is no room for.
+func (v *Vector) addBounded(key []byte, tags func() []Tag, ptr any) *series {
+	v.mu.RLock()
+	full, overflow := len(v.series) >= maxSeries, v.series[overflowKey]
+	v.mu.RUnlock()
+	switch {
+	case !full && len(key) <= maxKey:
+		return v.add(string(key), tags(), ptr)
+	case overflow != nil:
+		return overflow
+	}
+	return v.add(overflowKey, []Tag{{Name: "overflow", Value: "true"}}, ptr)
 }
 
 func (v *Vector) add(key string, tags []Tag, ptr any) *series {

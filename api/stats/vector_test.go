@@ -2,10 +2,41 @@ package stats_test
 
 import (
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"sidecar/api/stats"
 )
+
+// TestVector_Bound counts what has no room in a series of its own: tags may come from peers.
+func TestVector_Bound(t *testing.T) {
+	s := stats.New()
+	v := s.NewVector("x", stats.KindCounter, stats.Unspecified)
+	tags := func(value string) func() []stats.Tag {
+		return func() []stats.Tag { return []stats.Tag{{Name: "host", Value: value}} }
+	}
+	long := strings.Repeat("h", 5000)
+	v.Counter([]byte(long), tags(long)).Inc()
+	for i := range 20_000 {
+		name := strconv.Itoa(i)
+		v.Counter([]byte(name), tags(name)).Inc()
+	}
+	v.Counter([]byte("7"), tags("7")).Inc()
+	n, over, seven := 0, uint64(0), uint64(0)
+	s.Each(true, func(p *stats.Sample) {
+		n++
+		switch string(p.Name) {
+		case "x.overflow.true":
+			over = p.Counter()
+		case "x.host.7":
+			seven = p.Counter()
+		}
+	})
+	if n > 10_001 || over < 10_000 || seven != 2 {
+		t.Errorf("%d series, %d in the overflow, %d of one that was there", n, over, seven)
+	}
+}
 
 func TestVector(t *testing.T) {
 	s := stats.New()

@@ -8,6 +8,7 @@ package fault
 import (
 	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
@@ -90,6 +91,28 @@ type Config struct {
 	own   *Settings
 	stats *Stats
 	scope *stats.Scope
+
+	mu    sync.Mutex // guards below
+	nodes map[string]bool
+}
+
+// The downstream clusters that are counted by name are bounded: it is clients that name them.
+const (
+	maxNodes    = 256
+	maxNodeName = 128
+)
+
+// counts tells whether a downstream cluster is counted by its name.
+func (c *Config) counts(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.nodes[name] && len(c.nodes) < maxNodes && len(name) <= maxNodeName {
+		if c.nodes == nil {
+			c.nodes = map[string]bool{}
+		}
+		c.nodes[strings.Clone(name)] = true
+	}
+	return c.nodes[name]
 }
 
 // Entry is the filter as the binary knows it.

@@ -123,7 +123,7 @@ func (f *Filter) begin() {
 // node counts by the cluster that the client says it is of.
 func (f *Filter) node(stat string) {
 	name := nodeScope(f.request.Value(header.XEnvoyDownstreamServiceCluster))
-	if name == "" || !f.set.perNode {
+	if name == "" || !f.set.perNode || !f.cfg.counts(name) {
 		return
 	}
 	f.cfg.scope.Counter(name + "." + stat).Inc()

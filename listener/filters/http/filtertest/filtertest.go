@@ -20,6 +20,9 @@ type Stream struct {
 	Record  stream.Info
 	Replied *filter.Reply // what the filter answered
 	Kept    [2]buf.Buffer // what it holds
+	// Policy is what the route has for the filter, Cluster where it leads to.
+	Policy  any
+	Cluster string
 
 	turn *stream.Turn
 }
@@ -28,7 +31,8 @@ var _ filter.Stream = (*Stream)(nil)
 
 // NewStream makes a stream of an HTTP/1.1 client.
 func NewStream() *Stream {
-	s := &Stream{turn: stream.NewTurn()}
+	s := &Stream{turn: stream.NewTurn(), Cluster: "c"}
+	s.Record.Conn = &stream.ConnInfo{}
 	s.Record.Protocol = stream.HTTP11
 	s.Record.Upstream.Cluster = "c"
 	return s
@@ -50,6 +54,20 @@ func Compile(tb testing.TB, e filter.HTTPEntry, store *stats.Store, yaml string)
 		tb.Fatalf("%T is no factory", made)
 	}
 	return f, nil
+}
+
+// CompileRoute makes what a route has for the filter of an entry.
+func CompileRoute(tb testing.TB, e filter.HTTPEntry, yaml string) any {
+	tb.Helper()
+	m := proto.Clone(e.Route)
+	if _, err := config.Parse("filter", config.YAML, []byte(yaml), m, config.RejectUnknown); err != nil {
+		tb.Fatal(err)
+	}
+	made, err := e.CompileRoute(m, filter.Context{Name: e.Name})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return made
 }
 
 // Fields makes a map of "name: value" lines.
@@ -164,15 +182,15 @@ func (s *Stream) Reset(*stream.Turn, *stream.Fault) {}
 func (s *Stream) Pause(filter.Direction) filter.Resume { return filter.Resume{} }
 
 // Route implements filter.Routing.
-func (s *Stream) Route() filter.Route { return route{} }
+func (s *Stream) Route() filter.Route { return route{s.Cluster} }
 
 // ClearRouteCache implements filter.Routing.
 func (s *Stream) ClearRouteCache() {}
 
 // RouteConfig implements filter.Routing.
-func (s *Stream) RouteConfig() any { return nil }
+func (s *Stream) RouteConfig() any { return s.Policy }
 
-type route struct{}
+type route struct{ cluster string }
 
-func (route) Name() string        { return "r" }
-func (route) ClusterName() string { return "c" }
+func (route) Name() string          { return "r" }
+func (r route) ClusterName() string { return r.cluster }
