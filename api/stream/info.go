@@ -141,6 +141,7 @@ type ConnInfo struct {
 	Chain       string // filter chain name
 
 	TransportProtocol string // "raw_buffer" or "tls", as the inspector found
+	JA3, JA4          string // fingerprints of the client's hello, if the inspector makes them
 	TerminationDetail string
 	TransportFailure  string
 	LocalRestored     bool

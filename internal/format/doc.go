@@ -5,7 +5,7 @@
 // is allocated for a stream. All values come from the stream's record (stream.Info). What isn't
 // known is printed as "-", or left out where empty values are to be omitted; in JSON it is null.
 //
-// Limitations: CEL, TYPED_CEL and the operators for data that isn't gathered (retransmissions, JA3,
-// certificate chains and the like) are refused by name. TRACE_ID and SPAN_ID are "-", as in Envoy
+// Limitations: CEL, TYPED_CEL and the operators for data that isn't gathered (retransmissions and
+// the like) are refused by name. TRACE_ID and SPAN_ID are "-", as in Envoy
 // without a tracer.
 package format

@@ -233,7 +233,7 @@ func TestErrors(t *testing.T) {
 		"%QUERY_PARAM%":                     "QUERY_PARAM requires parameters",
 		"%REQUESTED_SERVER_NAME(X)%":        "Invalid REQUESTED_SERVER_NAME option: 'X', only 'SNI_ONLY'/'SNI_FIRST'/'HOST_FIRST' are allowed",
 		"%CEL(x)%":                          "CEL is not supported by this proxy",
-		"%TLS_JA3_FINGERPRINT%":             "TLS_JA3_FINGERPRINT is not supported by this proxy",
+		"%DOWNSTREAM_CX_RTT%":               "DOWNSTREAM_CX_RTT is not supported by this proxy",
 		`%COALESCE({"operators":["FOO"]})%`: "COALESCE: operators[0]: Not supported field in StreamInfo: FOO",
 	} {
 		if _, err := Compile(format, Options{}); err == nil || err.Error() != want {

@@ -34,6 +34,12 @@ func own(tls func(*stream.Info) *stream.TLSInfo) cert {
 
 // simpleTLS makes the operators for TLS data: absent on plaintext.
 func simpleTLS(name string) op {
+	switch name {
+	case "TLS_JA3_FINGERPRINT":
+		return op{text: func(dst []byte, in *stream.Info) ([]byte, bool) { return appendString(dst, in.Conn.JA3) }}
+	case "TLS_JA4_FINGERPRINT":
+		return op{text: func(dst []byte, in *stream.Info) ([]byte, bool) { return appendString(dst, in.Conn.JA4) }}
+	}
 	if rest, ok := strings.CutPrefix(name, "DOWNSTREAM_"); ok {
 		if o := clientOp(rest); o.text != nil {
 			return o

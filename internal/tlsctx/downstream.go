@@ -283,18 +283,18 @@ func (d *Downstream) Accept(ctx context.Context, w *wire.Conn, info *stream.Conn
 }
 
 // shown is the certificate that a client with this server name was shown, as far as that is known.
-func (x *derived) shown(name string) *Certificate {
-	if len(x.certs) == 1 {
-		return x.certs[0]
+func (d *derived) shown(name string) *Certificate {
+	if len(d.certs) == 1 {
+		return d.certs[0]
 	}
 	name = match.ToLower(name)
-	if in := x.byName[name]; len(in) > 0 && name != "" {
+	if in := d.byName[name]; len(in) > 0 && name != "" {
 		return in[0]
 	}
 	if dot := strings.IndexByte(name, '.'); dot >= 0 {
-		if in := x.byName[name[dot:]]; len(in) > 0 {
+		if in := d.byName[name[dot:]]; len(in) > 0 {
 			return in[0]
 		}
 	}
-	return x.certs[0]
+	return d.certs[0]
 }

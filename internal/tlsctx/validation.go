@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -71,33 +72,33 @@ func compileValidation(p *config.Path, v *tlsv3.CertificateValidationContext, m 
 	return out
 }
 
-func (out *Validation) compileRoots(p *config.Path, v *tlsv3.CertificateValidationContext, m *Material, errs *config.Errors) {
-	if ca := v.GetTrustedCa(); ca != nil {
+func (v *Validation) compileRoots(p *config.Path, c *tlsv3.CertificateValidationContext, m *Material, errs *config.Errors) {
+	if ca := c.GetTrustedCa(); ca != nil {
 		at := p.Field("trusted_ca")
 		if data, ok := m.read(at, ca, errs); ok {
-			out.Path = sourceName(ca)
+			v.Path = sourceName(ca)
 			var err error
-			if out.CAs, err = parseCertificates(data); err != nil {
-				errs.Addf(at, "Failed to load trusted CA certificates from %s", out.Path)
+			if v.CAs, err = parseCertificates(data); err != nil {
+				errs.Addf(at, "Failed to load trusted CA certificates from %s", v.Path)
 			}
-			out.roots = x509.NewCertPool()
-			for _, c := range out.CAs {
-				out.roots.AddCert(c)
+			v.roots = x509.NewCertPool()
+			for _, c := range v.CAs {
+				v.roots.AddCert(c)
 			}
 		}
-	} else if v.GetSystemRootCerts() != nil {
+	} else if c.GetSystemRootCerts() != nil {
 		pool, err := x509.SystemCertPool()
 		if err != nil {
 			errs.Addf(p.Field("system_root_certs"), "%w", err)
 		}
-		out.roots = pool
+		v.roots = pool
 	}
-	if v.GetCrl() == nil {
+	if c.GetCrl() == nil {
 		return
 	}
 	at := p.Field("crl")
-	out.crlPath = sourceName(v.GetCrl())
-	data, ok := m.read(at, v.GetCrl(), errs)
+	v.crlPath = sourceName(c.GetCrl())
+	data, ok := m.read(at, c.GetCrl(), errs)
 	for ok && len(data) > 0 {
 		var block *pem.Block
 		if block, data = pem.Decode(data); block == nil {
@@ -108,18 +109,18 @@ func (out *Validation) compileRoots(p *config.Path, v *tlsv3.CertificateValidati
 		}
 		l, err := x509.ParseRevocationList(block.Bytes)
 		if err != nil {
-			out.crls = nil
+			v.crls = nil
 			break
 		}
-		out.crls = append(out.crls, l)
+		v.crls = append(v.crls, l)
 	}
 	// DIVERGES(tls-crl): Envoy takes a text without a CRL, and trusts all then.
-	if ok && len(out.crls) == 0 {
-		errs.Addf(at, "Failed to load CRL from %s", sourceName(v.GetCrl()))
+	if ok && len(v.crls) == 0 {
+		errs.Addf(at, "Failed to load CRL from %s", sourceName(c.GetCrl()))
 	}
 }
 
-func (out *Validation) compilePins(p *config.Path, v *tlsv3.CertificateValidationContext, errs *config.Errors) {
+func (v *Validation) compilePins(p *config.Path, c *tlsv3.CertificateValidationContext, errs *config.Errors) {
 	pin := func(set *map[[sha256.Size]byte]struct{}, at *config.Path, raw []byte, err error, text, kind string) {
 		if err != nil || len(raw) != sha256.Size {
 			errs.Addf(at, "Invalid %s SHA-256 %s", kind, text)
@@ -130,17 +131,17 @@ func (out *Validation) compilePins(p *config.Path, v *tlsv3.CertificateValidatio
 		}
 		(*set)[[sha256.Size]byte(raw)] = struct{}{}
 	}
-	for i, s := range v.GetVerifyCertificateSpki() {
+	for i, s := range c.GetVerifyCertificateSpki() {
 		raw, err := base64.StdEncoding.DecodeString(s)
-		pin(&out.spki, p.Field("verify_certificate_spki").Index(i), raw, err, s, "base64-encoded")
+		pin(&v.spki, p.Field("verify_certificate_spki").Index(i), raw, err, s, "base64-encoded")
 	}
-	for i, s := range v.GetVerifyCertificateHash() {
+	for i, s := range c.GetVerifyCertificateHash() {
 		raw, err := hex.DecodeString(strings.ReplaceAll(s, ":", ""))
-		pin(&out.hash, p.Field("verify_certificate_hash").Index(i), raw, err, s, "hex-encoded")
+		pin(&v.hash, p.Field("verify_certificate_hash").Index(i), raw, err, s, "hex-encoded")
 	}
 }
 
-func (out *Validation) compileSAN(p *config.Path, s *tlsv3.SubjectAltNameMatcher, errs *config.Errors) {
+func (v *Validation) compileSAN(p *config.Path, s *tlsv3.SubjectAltNameMatcher, errs *config.Errors) {
 	sanFields.Check(p, s, errs)
 	x := sanMatcher{kind: s.GetSanType(), m: match.CompileString(p.Field("matcher"), s.GetMatcher(), errs)}
 	switch x.kind {
@@ -162,7 +163,7 @@ func (out *Validation) compileSAN(p *config.Path, s *tlsv3.SubjectAltNameMatcher
 	case tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED:
 		errs.Add(p.Field("san_type"), "is required")
 	}
-	out.sans = append(out.sans, x)
+	v.sans = append(v.sans, x)
 }
 
 // whole tells what is wrong with a validation context once nothing is to be added to it, in Envoy's
@@ -201,7 +202,7 @@ func merge(def, got *Validation) *Validation {
 		out.maxDepth = got.maxDepth
 	}
 	out.spki, out.hash = union(def.spki, got.spki), union(def.hash, got.hash)
-	out.sans = append(def.sans[:len(def.sans):len(def.sans)], got.sans...)
+	out.sans = slices.Concat(def.sans, got.sans)
 	out.leafCRLOnly = def.leafCRLOnly || got.leafCRLOnly
 	out.allowExpired = def.allowExpired || got.allowExpired
 	out.acceptUntrusted = def.acceptUntrusted || got.acceptUntrusted

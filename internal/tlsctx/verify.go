@@ -359,10 +359,8 @@ func (s *sanMatcher) match(c *x509.Certificate) bool {
 		}
 	}
 	if is(tlsv3.SubjectAltNameMatcher_EMAIL) {
-		for _, e := range c.EmailAddresses {
-			if s.m.Match(e) {
-				return true
-			}
+		if slices.ContainsFunc(c.EmailAddresses, s.m.Match) {
+			return true
 		}
 	}
 	if is(tlsv3.SubjectAltNameMatcher_IP_ADDRESS) {

@@ -1,8 +1,6 @@
 // Package tlsinspector is the listener filter envoy.filters.listener.tls_inspector: it tells TLS from
 // plaintext by the client's first bytes, and finds server name and application protocols in the
 // ClientHello, so that they can choose the filter chain. Nothing is taken out of the socket.
-//
-// Limitations: JA3 and JA4 fingerprints are not made.
 package tlsinspector
 
 import (
@@ -20,8 +18,8 @@ import (
 
 //nolint:gochecknoglobals // immutable table
 var fields = config.Fields[*tlsinspectorv3.TlsInspector]{
-	Used:    "close_connection_on_client_hello_parsing_errors max_client_hello_size",
-	OffOnly: "enable_ja3_fingerprinting enable_ja4_fingerprinting",
+	Used: `close_connection_on_client_hello_parsing_errors max_client_hello_size
+		enable_ja3_fingerprinting enable_ja4_fingerprinting`,
 	NoOp: map[string]string{
 		"initial_read_buffer_size": "memory to look into is borrowed while there is something to see, " +
 			"and grows with what came",
@@ -45,6 +43,7 @@ type Filter struct {
 	stats    *Stats
 	max      int
 	closeBad bool
+	ja3, ja4 bool
 }
 
 // Compile makes the filter from a TlsInspector.
@@ -62,6 +61,7 @@ func Compile(m proto.Message, c filter.ListenerContext) (filter.ListenerFilter, 
 		stats:    stats.Bind[Stats](c.Scope.Sub("tls_inspector")),
 		max:      int(config.Value(x.GetMaxClientHelloSize(), maxMessage)),
 		closeBad: x.GetCloseConnectionOnClientHelloParsingErrors(),
+		ja3:      x.GetEnableJa3Fingerprinting().GetValue(), ja4: x.GetEnableJa4Fingerprinting().GetValue(),
 	}, nil
 }
 
@@ -113,5 +113,20 @@ func (f *Filter) Inspect(p []byte, info *stream.ConnInfo) (int, filter.Verdict) 
 	} else {
 		f.stats.ALPNNotFound.Inc()
 	}
+	if f.ja3 || f.ja4 {
+		f.fingerprint(p, info)
+	}
 	return 0, filter.Next
+}
+
+// fingerprint tells clients apart by what their TLS library offers.
+func (f *Filter) fingerprint(p []byte, info *stream.ConnInfo) {
+	body, _, _ := assemble(p)
+	o := readOffer(body)
+	if f.ja3 {
+		info.JA3 = o.ja3()
+	}
+	if f.ja4 {
+		info.JA4 = o.ja4()
+	}
 }

@@ -149,15 +149,6 @@ func TestInspect_Limits(t *testing.T) {
 	}
 }
 
-func TestCompile_Refuses(t *testing.T) {
-	t.Parallel()
-	_, err := Compile(&tlsinspectorv3.TlsInspector{EnableJa3Fingerprinting: wrapperspb.Bool(true)},
-		filter.ListenerContext{Scope: stats.New().Root()})
-	if err == nil {
-		t.Error("enable_ja3_fingerprinting is accepted")
-	}
-}
-
 func TestFields(t *testing.T) {
 	t.Parallel()
 	configtest.Covers(t, nil, fields)
@@ -175,6 +166,11 @@ func FuzzParseHello(f *testing.F) {
 	f.Add([]byte("\x15\x03\x01\x00\x02\x02\x28")) // an alert
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Add(record(1, 0, 0, 4, 3, 3, 0, 0))
+	for _, h := range hellos(f) {
+		f.Add(h.bytes)
+		f.Add(h.bytes[:len(h.bytes)/2])
+	}
+	f.Add([]byte("\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10\x01\x00\x80")) // SSL 2
 	f.Fuzz(func(t *testing.T, p []byte) {
 		h, n, s := parseHello(p)
 		if n < 0 || n > len(p) {
@@ -182,6 +178,11 @@ func FuzzParseHello(f *testing.F) {
 		}
 		if s != complete && h != (hello{}) {
 			t.Fatalf("state %d with a result: %+v", s, h)
+		}
+		if body, _, _ := assemble(p); s == complete {
+			if o := readOffer(body); len(o.ja3()) != 32 || len(o.ja4()) != 36 {
+				t.Fatalf("fingerprints %q, %q", o.ja3(), o.ja4())
+			}
 		}
 		// What was decided stays so, whatever follows; and it is decided at the byte it says.
 		if _, _, again := parseHello(append(append([]byte(nil), p...), 0)); s != incomplete && again != s {

@@ -32,21 +32,29 @@ const (
 	extVersions     = 43
 )
 
-// parseHello reads a ClientHello, which may be spread over several records (RFC 8446, 5.1). n is how
-// many bytes were looked at.
+// parseHello reads a ClientHello. n is how many bytes were looked at.
 func parseHello(p []byte) (h hello, n int, s state) {
+	body, n, s := assemble(p)
+	if s == complete && !h.read(body) {
+		return hello{}, n, notTLS
+	}
+	return h, n, s
+}
+
+// assemble finds the body of a ClientHello, which may be spread over several records (RFC 8446, 5.1).
+func assemble(p []byte) (body []byte, n int, s state) {
 	var msg []byte
 	for off := 0; ; {
 		rest := p[off:]
 		if !startsRecord(rest) {
-			return h, min(off+recordHeader, len(p)), notTLS
+			return nil, min(off+recordHeader, len(p)), notTLS
 		}
 		if len(rest) < recordHeader {
-			return h, len(p), incomplete
+			return nil, len(p), incomplete
 		}
 		size := int(binary.BigEndian.Uint16(rest[3:]))
 		if size == 0 || size > maxRecord {
-			return h, off + recordHeader, notTLS
+			return nil, off + recordHeader, notTLS
 		}
 		have := min(size, len(rest)-recordHeader)
 		part := rest[recordHeader : recordHeader+have]
@@ -57,22 +65,19 @@ func parseHello(p []byte) (h hello, n int, s state) {
 			msg = append(msg, part...)
 		}
 		if len(msg) > 0 && msg[0] != messageHello {
-			return h, off, notTLS
+			return nil, off, notTLS
 		}
 		if len(msg) >= 4 {
 			length := int(msg[1])<<16 | int(msg[2])<<8 | int(msg[3])
 			switch {
 			case length > maxMessage:
-				return h, off, notTLS
+				return nil, off, notTLS
 			case len(msg) >= 4+length:
-				if !h.read(msg[4 : 4+length]) {
-					return hello{}, off, notTLS
-				}
-				return h, off, complete
+				return msg[4 : 4+length], off, complete
 			}
 		}
 		if have < size {
-			return h, len(p), incomplete
+			return nil, len(p), incomplete
 		}
 	}
 }
