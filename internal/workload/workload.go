@@ -185,7 +185,7 @@ func FromHeader(text string, labels []string) *Workload {
 	return FromNode(&s, labels)
 }
 
-// Field gives one field by the name that log formats and expressions have for it.
+// FilterStateField gives one field by the name that log formats and expressions have for it.
 func (w *Workload) FilterStateField(name string) (string, bool) {
 	v := ""
 	switch name {

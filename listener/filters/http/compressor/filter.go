@@ -164,6 +164,9 @@ func (f *Filter) choose(h *header.Map) string {
 			usable = append(usable, c)
 		}
 	}
+	if len(usable) == 0 { // the runtime has changed meanwhile
+		return ""
+	}
 	offers, valid := parseAccept(f.accept)
 	if !valid {
 		f.cfg.stats.NotValid.Inc()

@@ -1,8 +1,8 @@
 // Package mongoproxy counts what passes on connections of MongoDB
 // (envoy.filters.network.mongo_proxy). It changes nothing of it.
 //
-// Limitations: operations are counted by kind, not by command and collection; access_log, delay and
-// dynamic metadata are refused.
+// DIVERGES(mongo-commands): operations are counted by kind, not by command, collection and call site;
+// documents are not parsed. access_log, delay and dynamic metadata are refused.
 package mongoproxy
 
 import (
