@@ -96,7 +96,8 @@ type Config struct {
 	nodes map[string]bool
 }
 
-// The downstream clusters that are counted by name are bounded: it is clients that name them.
+// The downstream clusters that are counted by name are bounded. DIVERGES(fault-nodes): Envoy counts
+// every one that a client names.
 const (
 	maxNodes    = 256
 	maxNodeName = 128
