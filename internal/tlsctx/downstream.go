@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -154,14 +155,7 @@ func (d *Downstream) forClient(x *derived, h *tls.ClientHelloInfo) (*tls.Config,
 var errNoSNI = errors.New("tls: no server name, and require_sni is set")
 
 func common1(a, b []string) bool {
-	for _, x := range a {
-		for _, y := range b {
-			if x == y {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(a, func(x string) bool { return slices.Contains(b, x) })
 }
 
 // limitSessions has sessions older than session_timeout not resumed.

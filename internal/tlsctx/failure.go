@@ -15,8 +15,7 @@ const libSSL = 16 << 24
 //
 // DIVERGES(tls-texts): what crypto/tls finds wrong beyond the common cases is told in its own words.
 func failureText(err error) string {
-	var bad *verifyError
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[*verifyError](err); ok {
 		return boring(125, "CERTIFICATE_VERIFY_FAILED:verify cert failed: "+bad.text)
 	}
 	if errors.Is(err, errKeyUsage) {
@@ -25,8 +24,7 @@ func failureText(err error) string {
 	if errors.Is(err, errStaple) {
 		return boring(133, "CONNECTION_REJECTED")
 	}
-	var header tls.RecordHeaderError
-	if errors.As(err, &header) {
+	if header, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return recordText(string(header.RecordHeader[:]))
 	}
 	var op *net.OpError
@@ -51,8 +49,8 @@ func failureText(err error) string {
 			return boring(c.reason, c.name)
 		}
 	}
-	if strings.HasPrefix(text, "tls: ") {
-		return "TLS_error:|" + strings.TrimPrefix(text, "tls: ") + ":TLS_error_end"
+	if rest, ok := strings.CutPrefix(text, "tls: "); ok {
+		return "TLS_error:|" + rest + ":TLS_error_end"
 	}
 	return ""
 }

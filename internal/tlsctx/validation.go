@@ -160,6 +160,7 @@ func (v *Validation) compileSAN(p *config.Path, s *tlsv3.SubjectAltNameMatcher, 
 		if _, err := asn1.Marshal(x.oid); err != nil {
 			errs.Addf(p.Field("oid"), "Failed to create SAN matcher for OTHER_NAME with OID: %s", s.GetOid())
 		}
+	case tlsv3.SubjectAltNameMatcher_EMAIL, tlsv3.SubjectAltNameMatcher_URI, tlsv3.SubjectAltNameMatcher_IP_ADDRESS:
 	case tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED:
 		errs.Add(p.Field("san_type"), "is required")
 	}

@@ -195,8 +195,7 @@ func atDepth(depth int, text string) error {
 
 // chainError tells in OpenSSL's words why a chain isn't trusted.
 func chainError(chain []*x509.Certificate, err error, now time.Time) error {
-	var invalid x509.CertificateInvalidError
-	if errors.As(err, &invalid) {
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
 		depth := 0
 		for i, c := range chain {
 			if invalid.Cert != nil && c.Equal(invalid.Cert) {
@@ -222,8 +221,7 @@ func chainError(chain []*x509.Certificate, err error, now time.Time) error {
 		return atDepth(depth, "unspecified certificate verification error")
 	}
 	last := len(chain) - 1
-	var unknown x509.UnknownAuthorityError
-	if errors.As(err, &unknown) {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		switch selfSigned := bytes.Equal(chain[last].RawIssuer, chain[last].RawSubject); {
 		case selfSigned && last == 0:
 			return atDepth(0, "self signed certificate")
@@ -232,8 +230,7 @@ func chainError(chain []*x509.Certificate, err error, now time.Time) error {
 		}
 		return atDepth(last, "unable to get local issuer certificate")
 	}
-	var critical x509.UnhandledCriticalExtension
-	if errors.As(err, &critical) {
+	if _, ok := errors.AsType[x509.UnhandledCriticalExtension](err); ok {
 		return atDepth(0, "unhandled critical extension")
 	}
 	return atDepth(0, "unspecified certificate verification error")
