@@ -36,6 +36,9 @@ func (c *Cluster) newBalancer(a *active) *lb.Balancer {
 		}
 	default:
 	}
+	if a.conf.lb.Subsets != nil {
+		env.Subsets = bindSubsets(c.scope)
+	}
 	return lb.New(&a.conf.lb, env)
 }
 

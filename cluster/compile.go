@@ -33,11 +33,11 @@ var clusterFields = config.Fields[*clusterv3.Cluster]{
 		least_request_lb_config original_dst_lb_config load_balancing_policy wait_for_warm_on_init
 		ring_hash_lb_config maglev_lb_config
 		outlier_detection close_connections_on_host_health_failure health_checks
-		ignore_health_on_host_removal`,
+		ignore_health_on_host_removal lb_subset_config`,
 	OffOnly: `protocol_selection track_timeout_budgets`,
 	Refused: `transport_socket_matcher stats_matcher
 		per_connection_buffer_high_watermark_timeout
-		lb_subset_config lrs_server
+		lrs_server
 		lrs_report_endpoint_metrics upstream_config track_cluster_stats
 		queuing_policies`,
 	NoOp: map[string]string{},

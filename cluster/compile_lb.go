@@ -94,6 +94,7 @@ func (c *compiler) balancing() {
 		c.errs.Addf(p, "must be CLUSTER_PROVIDED for cluster type ORIGINAL_DST, not %s", c.msg.GetLbPolicy())
 	}
 	c.legacyLb()
+	c.subsets(config.Field("lb_subset_config"), c.msg.GetLbSubsetConfig())
 	c.policies(config.Field("load_balancing_policy"), c.msg.GetLoadBalancingPolicy())
 }
 

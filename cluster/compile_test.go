@@ -46,6 +46,13 @@ func TestCompileErrors(t *testing.T) {
 		{"TLS by name", name + "transport_socket: {name: envoy.transport_sockets.tls}", []string{
 			`transport_socket.name: transport socket "envoy.transport_sockets.tls" is not supported`,
 		}},
+		{"subset selectors", name + "lb_subset_config: {subset_selectors: [{keys: [a, b], single_host_per_subset: true}, " +
+			"{keys: [a], fallback_policy: KEYS_SUBSET, fallback_keys_subset: [b]}, " +
+			"{keys: [a, b], fallback_policy: KEYS_SUBSET, fallback_keys_subset: [a, b]}]}", []string{
+			"lb_subset_config.subset_selectors[0]: subset selector: single_host_per_subset requires exactly one key",
+			"lb_subset_config.subset_selectors[1].fallback_keys_subset: must be a subset of selector keys",
+			"lb_subset_config.subset_selectors[2].fallback_keys_subset: cannot be equal to keys",
+		}},
 		{"ring size", name + "lb_policy: RING_HASH\nring_hash_lb_config: {minimum_ring_size: 2, maximum_ring_size: 1}", []string{
 			"ring_hash_lb_config: ring hash: minimum_ring_size (2) > maximum_ring_size (1)",
 		}},
@@ -60,8 +67,8 @@ func TestCompileErrors(t *testing.T) {
 			"{\"@type\": type.googleapis.com/google.protobuf.StringValue, value: x}}}]}", []string{
 			"load_balancing_policy.policies: has no policy that is supported (round_robin, least_request, random, ring_hash, maglev, wrr_locality)",
 		}},
-		{"several at once", name + "health_checks: []\noutlier_detection: {monitors: [{name: x}]}\nlb_subset_config: {}\nfilters: [{name: x}]", []string{
-			"outlier_detection.monitors: is not supported", "outlier_detection.monitors[0].typed_config: value is required", "lb_subset_config: is not supported",
+		{"several at once", name + "health_checks: []\noutlier_detection: {monitors: [{name: x}]}\nlb_subset_config: {metadata_fallback_policy: FALLBACK_LIST}\nfilters: [{name: x}]", []string{
+			"outlier_detection.monitors: is not supported", "outlier_detection.monitors[0].typed_config: value is required", "lb_subset_config.metadata_fallback_policy: is not supported, and can only be switched off",
 			`filters[0].typed_config: network filter "x" () is not supported in a cluster`,
 		}},
 		{"zero connect timeout", name + "connect_timeout: 0s", []string{

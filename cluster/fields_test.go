@@ -16,6 +16,7 @@ func TestFieldsAccounted(t *testing.T) {
 		"envoy.type.matcher.v3.StringMatcher",       // internal/match
 		"envoy.config.core.v3.Http2ProtocolOptions", // internal/config/protocol
 	},
+		subsetFields, selectorFields,
 		health.Fields, health.HTTPFields, health.TCPFields, health.GRPCFields, health.PayloadFields,
 		health.StatusFields, checkFields,
 		outlier.Fields, ringHashFields, maglevFields, hashingFields, slowStartFields, extRingHashFields,

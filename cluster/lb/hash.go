@@ -119,7 +119,7 @@ func appendShares(out []weighted, hosts []*host.Host, of float64) []weighted {
 
 // hashKey is what the places of a host are made from: the hash_key of its metadata if it has one.
 func hashKey(h *host.Host, useHostname bool) string {
-	if key, ok := h.Attr().Metadata["envoy.lb"]["hash_key"].(string); ok && key != "" {
+	if key, ok := h.Attr().Metadata[MetadataNamespace]["hash_key"].(string); ok && key != "" {
 		return key
 	}
 	if useHostname {

@@ -6,8 +6,8 @@ import (
 	"sidecar/cluster/host"
 )
 
-// lbMetadata is where hosts have the metadata that balancing goes by.
-const lbMetadata = "envoy.lb"
+// MetadataNamespace is where hosts and routes have the metadata that balancing goes by.
+const MetadataNamespace = "envoy.lb"
 
 // Labels are values that a host's envoy.lb metadata may have. A host that has a list there has each
 // of its members.
@@ -15,7 +15,7 @@ type Labels struct{ Values map[string]any }
 
 // Match tells whether a host has all of the values.
 func (l *Labels) Match(h *host.Host) bool {
-	have := h.Attr().Metadata[lbMetadata]
+	have := h.Attr().Metadata[MetadataNamespace]
 	for k, want := range l.Values {
 		got, ok := have[k]
 		if !ok || !hasValue(got, want, true) {

@@ -39,6 +39,8 @@ type Config struct {
 	// Hash is for the policies that hash, SlowStart for the others; nil for none.
 	Hash      *Hashing
 	SlowStart *SlowStart
+	// Subsets divides the hosts; nil for most.
+	Subsets *Subsets
 }
 
 // Context narrows a choice: what a retry knows.
@@ -46,6 +48,8 @@ type Context struct {
 	// Hash is what consistent hashing goes by, if HasHash; else a random one.
 	Hash    uint64
 	HasHash bool
+	// Criteria choose a subset; nil for none.
+	Criteria *Criteria
 	// Tried are hosts to avoid, and MaxAttempts how often to choose again when one comes up (the host
 	// predicates of a retry policy, host_selection_retry_max_attempts).
 	Tried       []*host.Host
@@ -72,7 +76,9 @@ type Balancer struct {
 	env  Env
 	rng  func() uint64
 	mu   sync.Mutex // held while a plan is made, so that it is made once
-	plan atomic.Pointer[plan]
+	// parts are of a balancer with subsets, which has no plan.
+	parts atomic.Pointer[subsets]
+	plan  atomic.Pointer[plan]
 	// turn goes on through updates, so that these don't send everybody to the first host.
 	turn atomic.Uint64
 }
@@ -86,6 +92,8 @@ type Env struct {
 	// Sizes, if not nil, is told how large the ring or the table of a priority is, and how many places of
 	// it the hosts with the least and the most have.
 	Sizes func(size, least, most uint64)
+	// Subsets is told of those.
+	Subsets SubsetStats
 }
 
 // New makes a balancer.
@@ -113,6 +121,9 @@ func (b *Balancer) planOf(set *host.Set) *plan {
 // Pick chooses a host of the set, nil if there is none to be had. panicked says that health was
 // disregarded (lb_healthy_panic).
 func (b *Balancer) Pick(set *host.Set, c *Context) (h *host.Host, panicked bool) {
+	if b.conf.Subsets != nil {
+		return b.pickSubset(set, c)
+	}
 	p := b.planOf(set)
 	loads := c.Previous.loads(set, p.loads)
 	if b.Hashes() {

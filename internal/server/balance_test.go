@@ -158,3 +158,35 @@ func TestOmitHosts(t *testing.T) {
 		})
 	}
 }
+
+// TestSubsets sends requests to the hosts whose labels the route asks for, or one of its clusters.
+func TestSubsets(t *testing.T) {
+	t.Parallel()
+	a, b := upstream(t, "a"), upstream(t, "b")
+	yaml := balanced("", `
+    lb_subset_config: {fallback_policy: ANY_ENDPOINT, subset_selectors: [{keys: [v]}, {keys: [v, w]}]}
+`, a, b)
+	for name, addr := range map[string]string{"1": a, "2": b} {
+		yaml = strings.Replace(yaml, "{endpoint: {address: "+socketAddress(addr)+"}}",
+			"{endpoint: {address: "+socketAddress(addr)+"}, metadata: {filter_metadata: {envoy.lb: {v: '"+name+"', w: x}}}}", 1)
+	}
+	match := func(values string) string { return "metadata_match: {filter_metadata: {envoy.lb: {" + values + "}}}" }
+	yaml = strings.Replace(yaml, "routes: [", `routes: [
+      {match: {path: /one}, route: {cluster: c, `+match("v: '1'")+`}},
+      {match: {path: /two}, route: {`+match("v: '2'")+`, weighted_clusters: {clusters: [{name: c, weight: 1, `+match("w: x")+`}]}}},`, 1)
+	p := live(t, yaml)
+	l := p.listener("l")
+	seen := map[string]bool{}
+	for range 10 {
+		if got := p.get(l, "/one").body; got != "a" {
+			t.Fatalf("%q for the first", got)
+		}
+		if got := p.get(l, "/two").body; got != "b" {
+			t.Fatalf("%q for the second", got)
+		}
+		seen[p.get(l, "/").body] = true
+	}
+	if len(seen) != 2 || p.stat("cluster.c.lb_subsets_selected") != 20 || p.stat("cluster.c.lb_subsets_fallback") != 10 {
+		t.Errorf("answers of %v, %s", seen, p.adminGet("/stats?filter=lb_subsets"))
+	}
+}

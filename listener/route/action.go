@@ -114,6 +114,7 @@ func (c *compiler) action(p *config.Path, m *routev3.RouteAction, in *inherited,
 		a.Mirrors = in.mirrors
 	}
 	e.Action = a
+	e.Criteria = c.criteria(p.Field("metadata_match"), m.GetMetadataMatch())
 	switch s := m.GetClusterSpecifier().(type) {
 	case *routev3.RouteAction_Cluster:
 		e.cluster = s.Cluster

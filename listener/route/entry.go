@@ -5,6 +5,7 @@ import (
 
 	"sidecar/api/header"
 	"sidecar/api/stream"
+	"sidecar/cluster/lb"
 	"sidecar/internal/format"
 	"sidecar/internal/mutate"
 )
@@ -48,6 +49,8 @@ type Entry struct {
 	Metadata map[string]map[string]any
 	// BufferLimit is how many bytes of body are kept for retries and mirrors; NoLimit if not set.
 	BufferLimit uint64
+	// Criteria choose the subset of a cluster's hosts (metadata_match); nil for none.
+	Criteria *lb.Criteria
 
 	name          string
 	cluster       string

@@ -12,7 +12,6 @@ import (
 const (
 	onlyTracing   = "only read by tracers, which the connection manager refuses"
 	onlyRateLimit = "only read by the rate limit filters, which are refused"
-	onlySubset    = "only read by subset load balancing, which clusters refuse"
 )
 
 var configurationFields = config.Fields[*routev3.RouteConfiguration]{
@@ -67,13 +66,13 @@ var actionFields = config.Fields[*routev3.RouteAction]{
 		regex_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header
 		host_rewrite_path_regex path_rewrite host_rewrite append_x_forwarded_host timeout idle_timeout retry_policy
 		request_mirror_policies priority max_grpc_timeout grpc_timeout_offset
-		upgrade_configs max_stream_duration hash_policy`,
+		upgrade_configs max_stream_duration hash_policy metadata_match`,
 	OffOnly: "internal_redirect_action",
 	Refused: `cluster_specifier_plugin inline_cluster_specifier_plugin path_rewrite_policy
 		flush_timeout early_data_policy retry_policy_typed_config cors internal_redirect_policy
 		hedge_policy`,
 	NoOp: map[string]string{
-		"metadata_match": onlySubset, "rate_limits": onlyRateLimit,
+		"rate_limits":            onlyRateLimit,
 		"include_vh_rate_limits": onlyRateLimit,
 		"max_internal_redirects": "deprecated; only read with internal_redirect_action, which is refused",
 	},
@@ -108,8 +107,7 @@ var weightedFields = config.Fields[*routev3.WeightedCluster]{
 var clusterWeightFields = config.Fields[*routev3.WeightedCluster_ClusterWeight]{
 	Used: `name cluster_header weight request_headers_to_add request_headers_to_remove
 		response_headers_to_add response_headers_to_remove typed_per_filter_config
-		host_rewrite_literal`,
-	NoOp: map[string]string{"metadata_match": onlySubset},
+		host_rewrite_literal metadata_match`,
 }
 
 var redirectFields = config.Fields[*routev3.RedirectAction]{

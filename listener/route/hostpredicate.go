@@ -12,8 +12,8 @@ import (
 )
 
 var (
-	omitMetadataFields  = config.Fields[*omitmetadatav3.OmitHostMetadataConfig]{Used: "metadata_match"}
-	omittedLabelsFields = config.Fields[*corev3.Metadata]{
+	omitMetadataFields = config.Fields[*omitmetadatav3.OmitHostMetadataConfig]{Used: "metadata_match"}
+	lbMetadataFields   = config.Fields[*corev3.Metadata]{
 		Used: "filter_metadata",
 		NoOp: map[string]string{
 			"typed_filter_metadata": "balancing goes by the filter_metadata of envoy.lb alone, as in Envoy",
@@ -45,14 +45,20 @@ func (c *compiler) hostPredicate(p *config.Path, m *routev3.RetryPolicy_RetryHos
 		}
 		omitMetadataFields.Check(p, conf, c.errs)
 		p = p.Field("metadata_match")
-		omittedLabelsFields.Check(p, conf.GetMetadataMatch(), c.errs)
+		lbMetadataFields.Check(p, conf.GetMetadataMatch(), c.errs)
 		if r.OmitMetadata != nil {
 			c.errs.Add(p, "only one omit_host_metadata is supported")
 		}
-		r.OmitMetadata = &lb.Labels{Values: conf.GetMetadataMatch().GetFilterMetadata()["envoy.lb"].AsMap()}
+		r.OmitMetadata = &lb.Labels{Values: conf.GetMetadataMatch().GetFilterMetadata()[lb.MetadataNamespace].AsMap()}
 	default:
 		c.errs.Addf(p, "%s is not supported", name)
 	}
+}
+
+// criteria compiles a metadata_match.
+func (c *compiler) criteria(p *config.Path, m *corev3.Metadata) *lb.Criteria {
+	lbMetadataFields.Check(p, m, c.errs)
+	return lb.NewCriteria(m.GetFilterMetadata()[lb.MetadataNamespace].AsMap())
 }
 
 // namedPredicate takes the predicates that need no configuration.

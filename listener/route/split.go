@@ -89,6 +89,7 @@ func (c *compiler) split(p *config.Path, m *routev3.WeightedCluster, base *Entry
 func (c *compiler) clusterEntry(p *config.Path, w *routev3.WeightedCluster_ClusterWeight, base *Entry) *Entry {
 	e := *base
 	e.cluster = w.GetName()
+	e.Criteria = base.Criteria.Merge(c.criteria(p.Field("metadata_match"), w.GetMetadataMatch()))
 	e.clusterHeader = match.HeaderName(w.GetClusterHeader())
 	e.clusterHost = w.GetHostRewriteLiteral()
 	e.filters = c.filterConfigs(p, w.GetTypedPerFilterConfig(), base.filters)

@@ -14,6 +14,7 @@ import (
 	"sidecar/api/stats"
 	"sidecar/api/stream"
 	"sidecar/cluster"
+	"sidecar/cluster/lb"
 	"sidecar/internal/buf"
 	"sidecar/internal/grpchttp"
 	"sidecar/listener/route"
@@ -221,6 +222,10 @@ func (r *Filter) prepare(t *stream.Turn) {
 	r.retry.read(r)
 	r.findGroups()
 	r.entry.FinalizeRequest(r.request, r.info, !r.cfg.suppressHeaders)
+	if r.cluster.Divided() {
+		// What filters have written of the request goes before what the route says.
+		r.ctx.Criteria = r.entry.Criteria.Merge(lb.NewCriteria(r.info.Metadata[lb.MetadataNamespace]))
+	}
 	if r.cluster.Hashes() {
 		hashed := r.entry.Action.Hash(r.request, r.info)
 		r.ctx.Hash, r.ctx.HasHash, r.cookies = hashed.Hash, hashed.OK, hashed.SetCookies
