@@ -42,8 +42,14 @@ func writePlugin(w io.Writer, p *wasmhost.Status, now time.Time) {
 	}
 	fmt.Fprintln(w)
 	for _, f := range [][2]string{
-		{"filter", p.Filter}, {"root_id", p.RootID}, {"vm_id", p.VMID}, {"code", p.Source},
-		{"sha256", p.Code}, {"abi", p.ABI}, {"policy", p.Policy}, {"remark", p.Remark},
+		{"filter", p.Filter},
+		{"root_id", p.RootID},
+		{"vm_id", p.VMID},
+		{"code", p.Source},
+		{"sha256", p.Code},
+		{"abi", p.ABI},
+		{"policy", p.Policy},
+		{"remark", p.Remark},
 	} {
 		if f[1] != "" {
 			fmt.Fprintf(w, "  %s\t%s\n", f[0], printable(f[1]))
