@@ -76,12 +76,13 @@ func listenerFilters() map[string]filter.ListenerEntry {
 	return out
 }
 
-// accessLoggers names the access loggers, which package accesslog knows by type, for the node.
+// accessLoggers names the access loggers, which package accesslog and otherLog know by type, for the node.
 func accessLoggers() map[string]string {
 	return map[string]string{
 		"envoy.access_loggers.file":   "envoy.extensions.access_loggers.file.v3.FileAccessLog",
 		"envoy.access_loggers.stdout": "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
 		"envoy.access_loggers.stderr": "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
+		"envoy.access_loggers.wasm":   "envoy.extensions.access_loggers.wasm.v3.WasmAccessLog",
 	}
 }
 

@@ -23,6 +23,8 @@ func (s *Server) builtins() []*corev3.Extension {
 	for name, typ := range accessLoggers() {
 		add("envoy.access_loggers", name, typ)
 	}
+	add("envoy.bootstrap", "envoy.bootstrap.wasm", "envoy.extensions.wasm.v3.WasmService")
+	add("envoy.stats_sinks", "envoy.stat_sinks.wasm", "envoy.extensions.stat_sinks.wasm.v3.Wasm")
 	slices.SortFunc(out, func(a, b *corev3.Extension) int {
 		return strings.Compare(a.GetCategory()+a.GetName(), b.GetCategory()+b.GetName())
 	})
