@@ -79,8 +79,9 @@ type Settings struct {
 	cluster   string
 	headers   match.Headers
 	nodes     map[string]bool
-	maxActive uint64 // 0: no limit
-	perNode   bool   // count by downstream cluster, too
+	maxActive uint64
+	bounded   bool // by maxActive
+	perNode   bool // count by downstream cluster, too
 
 	delayKey, statusKey, grpcKey, activeKey string
 }
@@ -149,7 +150,7 @@ func compile(m *faultv3.HTTPFault) (*Settings, error) {
 	fields.Check(nil, m, &errs)
 	s := &Settings{
 		cluster: m.GetUpstreamCluster(), headers: match.CompileHeaders(config.Field("headers"), m.GetHeaders(), &errs),
-		maxActive: uint64(m.GetMaxActiveFaults().GetValue()), perNode: !m.GetDisableDownstreamClusterStats(),
+		maxActive: uint64(m.GetMaxActiveFaults().GetValue()), bounded: m.GetMaxActiveFaults() != nil, perNode: !m.GetDisableDownstreamClusterStats(),
 		grpcStatus: -1,
 		delayKey:   or(m.GetDelayDurationRuntime(), "fault.http.delay.fixed_duration_ms"),
 		statusKey:  or(m.GetAbortHttpStatusRuntime(), "fault.http.abort.http_status"),

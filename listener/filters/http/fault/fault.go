@@ -104,7 +104,7 @@ func (f *Filter) applies(h *header.Map) bool {
 }
 
 func (f *Filter) overflow() bool {
-	limit, set := f.set.maxActive, f.set.maxActive > 0
+	limit, set := f.set.maxActive, f.set.bounded
 	if f.cfg.env.RuntimeNumber != nil {
 		if n, ok := f.cfg.env.RuntimeNumber(f.set.activeKey); ok {
 			limit, set = n, true

@@ -3,6 +3,7 @@ package istiostats
 import (
 	"strconv"
 	"strings"
+	"sync"
 
 	"sidecar/api/header"
 	"sidecar/api/stats"
@@ -206,7 +207,7 @@ func serviceOf(cluster string, metadata map[string]map[string]any) service {
 func (v *values) fillHTTP(info *stream.Info) (grpc bool) {
 	v.http = true
 	v.dim[dimRequestProtocol], v.dim[dimGRPCStatus] = "http", ""
-	v.dim[dimResponseCode] = strconv.Itoa(info.Status)
+	v.dim[dimResponseCode] = codeText(info.Status)
 	if info.Request == nil || !grpchttp.IsRequest(info.Request) {
 		return false
 	}
@@ -221,6 +222,24 @@ func (v *values) fillHTTP(info *stream.Info) (grpc bool) {
 		v.dim[dimGRPCStatus] = strconv.Itoa(grpchttp.StatusFromHTTP(info.Status))
 	}
 	return true
+}
+
+// codeTable are the texts of response codes: making one would be an allocation with each request.
+//
+//nolint:gochecknoglobals // immutable table, made when first needed
+var codeTable = sync.OnceValue(func() *[600]string {
+	out := new([600]string)
+	for i := range out {
+		out[i] = strconv.Itoa(i)
+	}
+	return out
+})
+
+func codeText(code int) string {
+	if t := codeTable(); code >= 0 && code < len(t) {
+		return t[code]
+	}
+	return strconv.Itoa(code)
 }
 
 // key identifies a metric's series; it is appended to b.

@@ -25,10 +25,18 @@ type report struct {
 	values values
 	at     attributes
 	key    []byte
+	metric *metric
+	tags   func() []stats.Tag // of metric; made once
+}
+
+func newReport() *report {
+	r := &report{}
+	r.tags = func() []stats.Tag { return r.metric.tags(&r.values, &r.at) }
+	return r
 }
 
 //nolint:gochecknoglobals // free list
-var reports = buf.Pool[report]{New: func() *report { return new(report) }}
+var reports = buf.Pool[report]{New: newReport}
 
 // OnLog implements filter.Logger.
 func (h *HTTP) OnLog(_ *stream.Turn, info *stream.Info) {
@@ -96,7 +104,8 @@ func (c *Config) add(which int, r *report, n uint64) {
 		return
 	}
 	r.key = m.key(r.key[:0], &r.values, &r.at)
-	m.vector.Counter(r.key, func() []stats.Tag { return m.tags(&r.values, &r.at) }).Add(n)
+	r.metric = m
+	m.vector.Counter(r.key, r.tags).Add(n)
 }
 
 func (c *Config) record(which int, r *report, n uint64) {
@@ -105,5 +114,6 @@ func (c *Config) record(which int, r *report, n uint64) {
 		return
 	}
 	r.key = m.key(r.key[:0], &r.values, &r.at)
-	m.vector.Histogram(r.key, func() []stats.Tag { return m.tags(&r.values, &r.at) }).Record(n)
+	r.metric = m
+	m.vector.Histogram(r.key, r.tags).Record(n)
 }

@@ -15,7 +15,7 @@ type Network struct{ *Config }
 
 // NewNetworkFilter implements filter.NetworkFactory.
 func (n *Network) NewNetworkFilter(conn *filter.Connection) any {
-	return &connection{cfg: n.Config, conn: conn, stop: make(chan struct{})}
+	return &connection{cfg: n.Config, conn: conn, stop: make(chan struct{}), r: newReport()}
 }
 
 // connection reports one connection: when its peer is known, every so often, and at its end.
@@ -26,7 +26,7 @@ type connection struct {
 
 	mu       sync.Mutex // guards below
 	info     stream.Info
-	r        report
+	r        *report
 	filled   bool // the values are worked out
 	known    bool // info is that of the upstream
 	rx, tx   uint64
@@ -88,14 +88,14 @@ func (c *connection) report(end bool) {
 	}
 	if !c.filled {
 		c.filled = true
-		x.add(opened, &c.r, 1)
+		x.add(opened, c.r, 1)
 	}
 	rx, tx := c.conn.Moved()
-	x.add(receivedBytes, &c.r, rx-c.rx)
-	x.add(sentBytes, &c.r, tx-c.tx)
+	x.add(receivedBytes, c.r, rx-c.rx)
+	x.add(sentBytes, c.r, tx-c.tx)
 	c.rx, c.tx = rx, tx
 	if end {
-		x.add(closed, &c.r, 1)
+		x.add(closed, c.r, 1)
 	}
 }
 
