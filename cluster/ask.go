@@ -49,9 +49,10 @@ func (c *Cluster) Ask(h *header.Map, authority string, info *stream.Info) *filte
 	}
 	o := &filter.ConnectOptions{}
 	if stated {
-		o.ServerName = state(info, info.Conn, serverNameKey)
-		o.SANs = list(state(info, info.Conn, sansKey))
-		o.ALPN = list(state(info, info.Conn, alpnKey))
+		// Copied, since the pool outlives the stream.
+		o.ServerName = strings.Clone(state(info, info.Conn, serverNameKey))
+		o.SANs = list(strings.Clone(state(info, info.Conn, sansKey)))
+		o.ALPN = list(strings.Clone(state(info, info.Conn, alpnKey)))
 	}
 	if h != nil && (auto.ServerName || auto.SANs) {
 		if auto.Header != "" {

@@ -27,6 +27,7 @@ type Cluster struct {
 	member  *stats.Lazy[load.Membership]
 	update  *stats.Lazy[load.Update]
 	sub     *stats.Lazy[source.Stats]
+	sizes   *stats.Lazy[load.Sizes] // nil for clusters that don't track them
 	viaAPI  bool
 	// checker is nil for clusters without active health checks.
 	checker *health.Checker
@@ -80,6 +81,9 @@ func newCluster(m *Manager, conf *Config, viaAPI bool, info string) *Cluster {
 	c.member = stats.BindLazy[load.Membership](c.scope)
 	c.update = stats.BindLazy[load.Update](c.scope)
 	c.sub = stats.BindLazy[source.Stats](c.scope)
+	if conf.trackSizes {
+		c.sizes = stats.BindLazy[load.Sizes](c.scope)
+	}
 	c.outlierStats = bindOutlier(conf, c.scope)
 	c.checker = c.newChecker(conf)
 	c.set.Store(emptySet)

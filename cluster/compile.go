@@ -25,7 +25,7 @@ var clusterFields = config.Fields[*clusterv3.Cluster]{
 	Used: `name alt_stat_name type cluster_type eds_cluster_config connect_timeout
 		per_connection_buffer_limit_bytes lb_policy load_assignment max_requests_per_connection
 		circuit_breakers common_http_protocol_options http_protocol_options http2_protocol_options
-		upstream_http_protocol_options connection_pool_per_downstream_connection preconnect_policy
+		track_cluster_stats upstream_http_protocol_options connection_pool_per_downstream_connection preconnect_policy
 		typed_extension_protocol_options dns_refresh_rate dns_jitter dns_failure_refresh_rate
 		respect_dns_ttl dns_lookup_family use_tcp_for_dns_lookups dns_resolvers dns_resolution_config
 		filters typed_dns_resolver_config cleanup_interval upstream_bind_config common_lb_config
@@ -38,7 +38,7 @@ var clusterFields = config.Fields[*clusterv3.Cluster]{
 	Refused: `transport_socket_matcher stats_matcher
 		per_connection_buffer_high_watermark_timeout
 		lrs_server
-		lrs_report_endpoint_metrics upstream_config track_cluster_stats
+		lrs_report_endpoint_metrics upstream_config
 		queuing_policies`,
 	NoOp: map[string]string{},
 }
@@ -104,6 +104,7 @@ func Compile(msg *clusterv3.Cluster, env Env) (*Config, error) {
 	c.connections()
 	c.http()
 	c.forwardOptions()
+	c.track()
 	c.balancing()
 	c.limits()
 	c.set.outlier = outlier.Compile(config.Field("outlier_detection"), msg.GetOutlierDetection(), &errs)

@@ -84,6 +84,7 @@ type Settings struct {
 	ignoreUntilChecked       bool // ignore_new_hosts_until_first_hc
 	skipWarmOnInit           bool
 	trackRemaining           bool
+	trackSizes               bool    // track_cluster_stats.request_response_sizes
 	perDownstream            bool    // connection_pool_per_downstream_connection
 	preconnect               float64 // per_upstream_preconnect_ratio
 	predictive               float64 // predictive_preconnect_ratio

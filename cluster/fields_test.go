@@ -25,7 +25,7 @@ func TestFieldsAccounted(t *testing.T) {
 		assignmentFields, policyFields, dropFields, localityFields, lbEndpointListFields,
 		localityNameFields, lbEndpointFields, endpointFields, additionalAddressFields,
 		networkFields, transportFields, socketMatchFields, autoFields, bindFields, extraSourceFields, upstreamFields, keepaliveFields,
-		forwardFields, dnsCacheFields, dnsBreakerFields, autoSNIFields, preconnectFields, breakersFields, thresholdsFields, budgetFields,
+		trackFields, forwardFields, dnsCacheFields, dnsBreakerFields, autoSNIFields, preconnectFields, breakersFields, thresholdsFields, budgetFields,
 		commonLbFields, localityWeightedFields, zoneAwareFields, roundRobinFields, leastRequestFields,
 		biasFields, policiesField, policyField, typedField, extRoundRobinFields, extRandomFields,
 		extLeastRequestFields, extLocalityFields, extLocalityWeightedFields, extZoneAwareFields,

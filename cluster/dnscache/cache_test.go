@@ -56,6 +56,18 @@ func (n *names) set(name string, addrs ...string) {
 	n.addrs[name] = list
 }
 
+func (n *names) drop(name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.addrs, name)
+}
+
+func (n *names) count() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.asked
+}
+
 // seen records what an observer is told.
 type seen struct {
 	mu    sync.Mutex
@@ -173,12 +185,12 @@ func TestRefresh(t *testing.T) {
 		if got := o.take(); !slices.Equal(got, []string{"a:80 [10.0.0.2:80]"}) {
 			t.Errorf("the observer was told %q", got)
 		}
-		asked := r.names.asked
+		asked := r.names.count()
 		time.Sleep(29 * time.Second)
-		if r.names.asked != asked {
+		if r.names.count() != asked {
 			t.Error("asked before the TTL was over")
 		}
-		delete(r.names.addrs, "a")
+		r.names.drop("a")
 		time.Sleep(10 * time.Second)
 		if got := r.load(a80); len(got.Addrs) != 1 {
 			t.Errorf("a failure takes the addresses away: %v", got)

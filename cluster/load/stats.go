@@ -100,6 +100,16 @@ type Remaining struct {
 	CxPools stats.Gauge `stat:"remaining_cx_pools"`
 }
 
+// Sizes is the family of clusters with track_cluster_stats.request_response_sizes.
+type Sizes struct {
+	RequestHead    stats.Histogram `stat:"upstream_rq_headers_size"`
+	RequestFields  stats.Histogram `stat:"upstream_rq_headers_count"`
+	RequestBody    stats.Histogram `stat:"upstream_rq_body_size"`
+	ResponseHead   stats.Histogram `stat:"upstream_rs_headers_size"`
+	ResponseFields stats.Histogram `stat:"upstream_rs_headers_count"`
+	ResponseBody   stats.Histogram `stat:"upstream_rs_body_size"`
+}
+
 // Membership is the family that every cluster has from its start: endpoints and their updates.
 type Membership struct {
 	Total         stats.Gauge   `stat:"membership_total"`

@@ -69,6 +69,7 @@ type Filter struct {
 	ctx      cluster.Context
 	enc      stream.Encoder // of the current attempt, nil before it is ready
 	seq      uint32
+	sizes    cluster.Sizes // of the current attempt
 	response cluster.Response // as charged
 	timeouts timeouts
 	retry    retryState
@@ -330,6 +331,7 @@ func (r *Filter) send(t *stream.Turn, p []byte, end bool) {
 		return // a filter has taken all of it
 	}
 	r.unkept = r.unkept || !r.keepBody && len(p) > 0
+	r.sizes.RequestBody += uint64(len(p))
 	r.enc.EncodeData(t, p, end)
 	if end {
 		r.lastByte(t)

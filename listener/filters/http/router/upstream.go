@@ -125,6 +125,7 @@ func (r *Filter) ready(t *stream.Turn, enc stream.Encoder) {
 	}
 	headersEnd := r.headEnd && r.trailers == nil
 	r.headSent = true
+	r.sizes = cluster.Sizes{RequestHead: r.request.Bytes(), RequestFields: r.request.Len()}
 	enc.EncodeHeaders(t, r.request, headersEnd)
 	if headersEnd {
 		r.sentEnd = true
@@ -241,6 +242,7 @@ func (r *Filter) onHeaders(t *stream.Turn, h *header.Map, end bool) {
 		return
 	}
 	r.gotHead = true
+	r.sizes.ResponseHead, r.sizes.ResponseFields = h.Bytes(), h.Len()
 	r.s.Arm(t, deadlineTry, 0)
 	r.charge(status, h, end)
 	if !r.cfg.suppressHeaders && r.ended {
@@ -276,6 +278,7 @@ func (r *Filter) onData(t *stream.Turn, p []byte, end bool) {
 		return
 	}
 	r.touchTry(t)
+	r.sizes.ResponseBody += uint64(len(p))
 	if end {
 		r.responseEnd(t)
 	}
@@ -353,6 +356,7 @@ func (r *Filter) abandon(t *stream.Turn) {
 	r.trying = false
 	if r.enc != nil {
 		r.info.UpstreamWire = r.enc.Traffic()
+		r.cluster.ChargeSizes(&r.sizes)
 		if !r.done || !r.sentEnd {
 			if r.multiplexed() {
 				r.cluster.Traffic().RqTxReset.Inc()
