@@ -21,6 +21,14 @@ func ReadFD(fd int, p []byte) (int, error) {
 	return result(n, e)
 }
 
+// PeekFD makes one read of a socket, which does not wait and leaves there what it returns. The error is
+// a syscall.Errno.
+func PeekFD(fd int, p []byte) (int, error) {
+	n, _, e := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+		uintptr(len(p)), syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+	return result(n, e)
+}
+
 // WriteFD makes one write to a descriptor that does not block. The error is a syscall.Errno.
 func WriteFD(fd int, p []byte) (int, error) {
 	if len(p) == 0 {

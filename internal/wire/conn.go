@@ -281,7 +281,7 @@ func (c *Conn) moveRest(b *buf.Block) int {
 func (c *Conn) peek(fd int) bool {
 	var one [1]byte
 	for {
-		n, _, err := syscall.Recvfrom(fd, one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		n, err := buf.PeekFD(fd, one[:])
 		switch {
 		case n > 0:
 			return true
