@@ -202,6 +202,7 @@ func (p *Pool) startDial() {
 
 func (p *Pool) countNew() {
 	tr := p.conf.Traffic
+	// DIVERGES(alpn-cx-total): where ALPN chooses the version, Envoy counts a connection here twice.
 	tr.CxTotal.Inc()
 	tr.CxActive.Inc()
 	p.counters.CxTotal.Inc()

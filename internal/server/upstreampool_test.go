@@ -98,7 +98,7 @@ func TestAutoSANValidation(t *testing.T) {
 		upstreamOptions("{auto_sni: true, auto_san_validation: true}")+fmt.Sprintf(tlsTransport, ca))
 	addr := p.listener("l")
 	for host, want := range map[string]string{
-		"example.com": "served", "127.0.0.1:80": "served", "example.org": "CERTIFICATE_VERIFY_FAILED",
+		"example.com": "served", "127.0.0.1:80": "served", "example.org": "remote connection failure",
 	} {
 		if got := p.getAs(noReuse(t), addr, host); !strings.Contains(got, want) {
 			t.Errorf("%s: got %q, want %q in it", host, got, want)

@@ -263,6 +263,8 @@ func (d *Downstream) Accept(ctx context.Context, w *wire.Conn, info *stream.Conn
 	if err != nil {
 		if ctx.Err() == nil {
 			info.TransportFailure = failureText(err)
+			// DIVERGES(tls-refused-peer): Envoy shows what the certificate says that it has refused, as
+			// %DOWNSTREAM_PEER_SUBJECT% and the like.
 			d.stats.failed(err, info.TransportFailure)
 		}
 		return err
@@ -272,7 +274,8 @@ func (d *Downstream) Accept(ctx context.Context, w *wire.Conn, info *stream.Conn
 		hs.own = x.shown(cs.ServerName)
 	}
 	info.TLS = d.session(&cs, x, hs.own, cs.ServerName, nil)
-	info.SNI, info.ALPN = cs.ServerName, cs.NegotiatedProtocol
+	// Not the server name, which is the tls_inspector's to tell, as in Envoy (%REQUESTED_SERVER_NAME%).
+	info.ALPN = cs.NegotiatedProtocol
 	return nil
 }
 

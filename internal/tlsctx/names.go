@@ -52,7 +52,7 @@ func groups() []name {
 	}
 }
 
-// defaultGroups is how many of groups, from the first, are Envoy's default.
+// defaultGroups is how many of groups, from the first, are Envoy's default for a client.
 const defaultGroups = 2
 
 func idOf(in []name, text string) (uint16, bool) {
@@ -114,7 +114,7 @@ func params(p *config.Path, m *tlsv3.TlsParameters, cfg *tls.Config, client bool
 		errs.Add(p, "tls_minimum_protocol_version is greater than tls_maximum_protocol_version")
 	}
 	cipherSuites(p.Field("cipher_suites"), m.GetCipherSuites(), cfg, errs)
-	curves(p.Field("ecdh_curves"), m.GetEcdhCurves(), cfg, errs)
+	curves(p.Field("ecdh_curves"), m.GetEcdhCurves(), cfg, client, errs)
 }
 
 // cipherSuites reads a list of OpenSSL's or the standards' names. Entries may be lists themselves,
@@ -164,8 +164,8 @@ func standardSuite(text string) (uint16, bool) {
 	return 0, false
 }
 
-// curves reads the key exchange groups.
-func curves(p *config.Path, list []string, cfg *tls.Config, errs *config.Errors) {
+// curves reads the key exchange groups. As Envoy, a server takes X25519MLKEM768 without being told.
+func curves(p *config.Path, list []string, cfg *tls.Config, client bool, errs *config.Errors) {
 	for i, s := range list {
 		id, ok := idOf(groups(), s)
 		if !ok {
@@ -181,6 +181,9 @@ func curves(p *config.Path, list []string, cfg *tls.Config, errs *config.Errors)
 		cfg.CurvePreferences = append(cfg.CurvePreferences, tls.CurveID(id))
 	}
 	if len(list) == 0 {
+		if !client {
+			cfg.CurvePreferences = append(cfg.CurvePreferences, tls.X25519MLKEM768)
+		}
 		for _, n := range groups()[:defaultGroups] {
 			cfg.CurvePreferences = append(cfg.CurvePreferences, tls.CurveID(n.id))
 		}

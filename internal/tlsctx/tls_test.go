@@ -197,7 +197,7 @@ func TestMutual(t *testing.T) {
 	}
 	d := info.TLS
 	if !d.Mutual || !d.PeerValidated || d.Peer.Subject != "CN=client.test,O=x" ||
-		d.Peer.URISAN[0] != "spiffe://td/client.test" || d.Peer.Serial != "2a" || info.SNI != "server.test" {
+		d.Peer.URISAN[0] != "spiffe://td/client.test" || d.Peer.Serial != "2a" || info.SNI != "" || info.ALPN != "h2" {
 		t.Errorf("downstream session: %+v", d)
 	}
 	s := r.down.stats.ssl

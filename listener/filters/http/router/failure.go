@@ -180,10 +180,6 @@ func (r *Filter) fail(t *stream.Turn, f *stream.Fault) {
 	}
 	b.WriteString("reset reason: ")
 	b.WriteString(f.Reason.String())
-	if f.Transport != "" && !strings.HasPrefix(f.Transport, "delayed_connect_error") {
-		b.WriteString(", transport failure reason: ")
-		b.WriteString(f.Transport)
-	}
 	reply := &filter.Reply{
 		Status: status, Body: b.String(), Flag: f.Flag | r.retry.exhausted(), GRPCStatus: -1, Fault: f,
 		Details: "upstream_reset_before_response_started{" + token(f) + "}",
