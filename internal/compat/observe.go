@@ -59,7 +59,8 @@ var (
 	barePort    = regexp.MustCompile(`\b[0-9]{5}\b`)
 	datePattern = regexp.MustCompile(
 		`\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun), [0-3][0-9] [A-Z][a-z]{2} [0-9]{4} [0-2][0-9]:[0-5][0-9]:[0-6][0-9] GMT`)
-	timePattern = regexp.MustCompile(`\b20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-9:.]+Z`)
+	digestPattern = regexp.MustCompile(`\b[0-9a-f]{64}\b`)
+	timePattern   = regexp.MustCompile(`\b20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-9:.]+Z`)
 )
 
 // text normalises addresses, ids and times wherever they stand.
@@ -86,6 +87,7 @@ func (n *normaliser) text(s string) string {
 	})
 	s = datePattern.ReplaceAllString(s, "<date>")
 	s = uuidPattern.ReplaceAllString(s, "<uuid>")
+	s = digestPattern.ReplaceAllString(s, "<SHA-256>")
 	return timePattern.ReplaceAllString(s, "<time>")
 }
 
@@ -112,6 +114,11 @@ func printable(s string) string {
 		sum := sha256.Sum256([]byte(s))
 		return fmt.Sprintf("<%d bytes, SHA-256 %s>", len(s), hex.EncodeToString(sum[:8]))
 	}
+	return quoted(s)
+}
+
+// quoted is text as it is, anything else quoted.
+func quoted(s string) string {
 	plain := utf8.ValidString(s)
 	for _, r := range s {
 		if r < ' ' && r != '\n' || r == 0x7f {
@@ -194,7 +201,7 @@ func (n *normaliser) observation(c *corpus.Case, r *play.Result, log []string, s
 		}
 	}
 	for _, line := range log {
-		out.Log = append(out.Log, printable(n.text(line)))
+		out.Log = append(out.Log, quoted(n.text(line)))
 	}
 	return out
 }

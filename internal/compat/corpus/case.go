@@ -41,6 +41,9 @@ type Listener struct {
 	Filters      []any          `json:"filters"`
 	LogFormat    string         `json:"log_format"`
 	LogJSON      map[string]any `json:"log_json"`
+	// TLS are the fields of its DownstreamTlsContext, Match those of its chain's filter_chain_match.
+	TLS   map[string]any `json:"tls"`
+	Match map[string]any `json:"match"`
 	// DefaultLog leaves the format of the access log to the proxy.
 	DefaultLog bool           `json:"default_log"`
 	Raw        map[string]any `json:"raw"`
@@ -50,6 +53,7 @@ type Listener struct {
 type Cluster struct {
 	Name  string         `json:"name"`
 	Hosts []string       `json:"hosts"`
+	TLS   map[string]any `json:"tls"` // the fields of its UpstreamTlsContext
 	Raw   map[string]any `json:"raw"` // merged over the cluster
 }
 
@@ -154,7 +158,7 @@ type TLS struct {
 	SNI         string   `json:"sni"`
 	ALPN        []string `json:"alpn"`
 	Max         string   `json:"max"`        // 1.1, 1.2 or 1.3
-	Off         bool     `json:"off"`        // plaintext, where the group says TLS
+	Off         bool     `json:"plaintext"`  // plaintext, where the group says TLS
 	AskClient   bool     `json:"ask_client"` // of an upstream: wants a certificate, and takes any
 }
 

@@ -19,6 +19,12 @@ const LogFormat = "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL% 
 	"rx=%BYTES_RECEIVED% tx=%BYTES_SENT% host=%UPSTREAM_HOST% cluster=%UPSTREAM_CLUSTER% " +
 	"route=%ROUTE_NAME% tries=%UPSTREAM_REQUEST_ATTEMPT_COUNT%\n"
 
+// ConnectionFormat is that of the listener's own log where the case file says TLS: of a handshake that
+// fails nothing else tells.
+const ConnectionFormat = "connection df=%DOWNSTREAM_TRANSPORT_FAILURE_REASON% sni=%REQUESTED_SERVER_NAME% " +
+	"peer=%DOWNSTREAM_PEER_SUBJECT% uri=%DOWNSTREAM_PEER_URI_SAN% " +
+	"chain=%FILTER_CHAIN_NAME%\n"
+
 type object = map[string]any
 
 const extensionPrefix = "type.googleapis.com/envoy.extensions."
@@ -71,11 +77,19 @@ func (l *Listener) build() object {
 	if filters == nil {
 		filters = []any{l.connectionManager()}
 	}
+	chain := object{"filters": filters}
 	out := object{
 		"name":          l.Name,
 		"stat_prefix":   l.Name,
 		"address":       address("@listener." + l.Name + "@"),
-		"filter_chains": []any{object{"filters": filters}},
+		"filter_chains": []any{chain},
+	}
+	if l.Match != nil {
+		chain["filter_chain_match"] = l.Match
+	}
+	if l.TLS != nil {
+		chain["transport_socket"] = transportSocket("DownstreamTlsContext", l.TLS)
+		out["access_log"] = []any{fileLog(object{"inline_string": ConnectionFormat})}
 	}
 	merge(out, l.Raw)
 	return out
@@ -126,6 +140,20 @@ func (l *Listener) accessLog() object {
 	return object{"name": "envoy.access_loggers.file", "typed_config": config}
 }
 
+func fileLog(format object) object {
+	return object{"name": "envoy.access_loggers.file", "typed_config": object{
+		"@type":      extensionPrefix + "access_loggers.file.v3.FileAccessLog",
+		"path":       "@dir@/access.log",
+		"log_format": object{"text_format_source": format},
+	}}
+}
+
+func transportSocket(kind string, fields object) object {
+	config := object{"@type": extensionPrefix + "transport_sockets.tls.v3." + kind}
+	maps.Copy(config, fields)
+	return object{"name": "envoy.transport_sockets.tls", "typed_config": config}
+}
+
 func (c *Cluster) build() object {
 	hosts := c.Hosts
 	if hosts == nil {
@@ -146,6 +174,9 @@ func (c *Cluster) build() object {
 			"cluster_name": c.Name,
 			"endpoints":    []any{object{"lb_endpoints": endpoints}},
 		},
+	}
+	if c.TLS != nil {
+		out["transport_socket"] = transportSocket("UpstreamTlsContext", c.TLS)
 	}
 	merge(out, c.Raw)
 	return out
