@@ -13,9 +13,10 @@ import (
 func TestFields(t *testing.T) {
 	t.Parallel()
 	configtest.Covers(t, configtest.Elsewhere{
-		"envoy.config.accesslog.v3.AccessLog",       // listener/accesslog
-		"envoy.config.core.v3.Metadata",             // internal/config
-		"envoy.config.listener.v3.FilterChainMatch", // listener/chain
+		"envoy.config.core.v3.ExtensionConfigSource", // internal/server
+		"envoy.config.accesslog.v3.AccessLog",        // listener/accesslog
+		"envoy.config.core.v3.Metadata",              // internal/config
+		"envoy.config.listener.v3.FilterChainMatch",  // listener/chain
 		"envoy.config.core.v3.SocketOption.SocketType.Stream",
 	},
 		listenerFields, balanceFields, deprecatedFields, chainFields, transportFields, filterFields,

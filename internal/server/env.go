@@ -22,6 +22,7 @@ import (
 	"sidecar/listener/filters/network/tcpproxy"
 	"sidecar/listener/hcm"
 	"sidecar/listener/route"
+	"sidecar/xds"
 )
 
 // fastRandom is for choices that no attacker gains from: it takes no lock.
@@ -49,8 +50,15 @@ func (s *Server) listenerEnv() *listener.Env {
 		Log:        s.opts.Logs.Component("conn_handler"),
 		AccessLogs: accessLogs(s, func(l *accesslog.Logger) listener.AccessLog { return l }),
 		Runtime:    s.runtimeNumber,
-		Transports: s.transports(), DynamicFilter: s.extensions.useNetwork,
+		Transports: s.transports(), DynamicFilter: s.extensions.useNetwork, Digest: meaning,
 	}
+}
+
+// meaning is xds.Digest in the form that listeners take.
+func meaning(m proto.Message) (out [32]byte) {
+	d, _ := xds.Digest(m)
+	copy(out[:], d[:])
+	return out
 }
 
 func (s *Server) compileTCP(m proto.Message, c filter.NetworkContext) (any, error) {

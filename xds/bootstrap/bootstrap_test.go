@@ -105,7 +105,7 @@ deferred_stat_options: {enable_deferred_creation_stats: true}
 func TestLoad_Agent(t *testing.T) {
 	t.Parallel()
 	b, warnings := load(t, agent)
-	if len(warnings) != 1 || !strings.HasPrefix(warnings[0].Error(), "stats_config.stats_tags[1].regex: there is no lookahead") {
+	if len(warnings) != 0 {
 		t.Errorf("warnings: %v", warnings)
 	}
 	if b.Node.GetId() != "id" || b.Node.GetMetadata().GetFields()["CLUSTER_ID"].GetStringValue() != "Kubernetes" {
@@ -318,6 +318,31 @@ func TestDropLookahead(t *testing.T) {
 	} {
 		if got, _ := dropLookahead(in); got != want {
 			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+}
+
+// TestTagRegex_Lookahead: the tag of Istio's agent is the one that std::regex finds.
+func TestTagRegex_Lookahead(t *testing.T) {
+	t.Parallel()
+	var errs config.Errors
+	re, warning := tagRegex(nil, `^listener(?=\.).*?\.http\.(((?:[_.[:digit:]]*|[_\[\]aAbBcCdDeEfF[:digit:]]*))\.)`, &errs)
+	if warning != nil || errs.Err() != nil {
+		t.Fatal(warning, errs.Err())
+	}
+	for name, want := range map[string]string{
+		"listener.0.0.0.0_80.http.0.0.0.0_80.downstream_rq_2xx": "0.0.0.0_80",
+		"listener.http.1.2.x":      "1.2",
+		"listeners.a.http.1.2.x":   "",
+		"listener_manager.http.1.": "",
+		"a.listener.b.http.1.":     "",
+	} {
+		got := ""
+		if m := re.FindStringSubmatch(name); m != nil {
+			got = m[2]
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
 }

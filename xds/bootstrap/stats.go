@@ -106,12 +106,15 @@ func stats(msg *metricsv3.StatsConfig, errs *config.Errors) (out Stats, warnings
 
 // tagRegex compiles what Envoy hands to std::regex.
 //
-// DIVERGES(stats-tag-lookahead): Go's regexp has no lookahead; (?=...) is dropped, so that the
-// regex may match more names than it does in Envoy. Istio's own use, "^listener(?=\.).*?\.http\.",
-// matches the same ones.
+// DIVERGES(stats-tag-lookahead): Go's regexp has no lookahead. One before text that can do without it,
+// as in Istio's "^listener(?=\.).*?\.http\.", is rewritten to mean the same; any other is dropped, so
+// that the regex may match more names than it does in Envoy.
 func tagRegex(path *config.Path, text string, errs *config.Errors) (re *regexp.Regexp, warning error) {
 	re, err := regexp.Compile(text)
 	if err == nil {
+		return re, nil
+	}
+	if re, err := regexp.Compile(rewriteLookahead(text)); err == nil {
 		return re, nil
 	}
 	without, ok := dropLookahead(text)
@@ -124,6 +127,12 @@ func tagRegex(path *config.Path, text string, errs *config.Errors) (re *regexp.R
 		return nil, nil
 	}
 	return re, fmt.Errorf("%s: there is no lookahead: reading %s as %s", path, text, without)
+}
+
+// rewriteLookahead: what follows begins with a dot either as the first of any characters, or, if those
+// are none, as the dot behind them.
+func rewriteLookahead(text string) string {
+	return strings.ReplaceAll(text, `(?=\.).*?\.`, `(?:\..*?)?\.`)
 }
 
 func dropLookahead(text string) (string, bool) {
