@@ -206,11 +206,13 @@ func TestVerify(t *testing.T) {
 				matcher(tlsv3.SubjectAltNameMatcher_DNS, "client.test")), "",
 		},
 		{
-			"other name", []*x509.Certificate{p.other},
+			"other name",
+			[]*x509.Certificate{p.other},
 			san(oid(matcher(tlsv3.SubjectAltNameMatcher_OTHER_NAME, "upn@x.test"), "1.3.6.1.4")), "",
 		},
 		{
-			"other name of another type", []*x509.Certificate{p.other},
+			"other name of another type",
+			[]*x509.Certificate{p.other},
 			san(oid(matcher(tlsv3.SubjectAltNameMatcher_OTHER_NAME, "upn@x.test"), "1.3.6.1.5")),
 			"SAN matcher, certificate SANs are [upn@x.test]",
 		},
