@@ -13,6 +13,5 @@
 // attributes that are equal are shared, and statistics, breakers, balancers and pools are made at
 // their first use.
 //
-// Limitations: HTTP/1.1 and raw TCP upstreams; no TLS, active health checks, outlier detection,
-// subsets or consistent hashing.
+// Limitations: no zone aware routing, no host overrides, and no event logs of health.
 package cluster

@@ -50,7 +50,11 @@ func TestJudge(t *testing.T) {
 		},
 		"an answer that is bad counts at once": {{good, changed}, {bad, failed + " " + changed}},
 		"failures of the network": {
-			{good, changed}, {network, pending}, {good, ""}, {network, pending}, {network, failed + " " + changed},
+			{good, changed},
+			{network, pending},
+			{good, ""},
+			{network, pending},
+			{network, failed + " " + changed},
 			{network, failed},
 		},
 		"statuses that may be tried again": {{good, changed}, {retriable, pending}, {retriable, failed + " " + changed}},
@@ -58,8 +62,11 @@ func TestJudge(t *testing.T) {
 			{good, changed}, {timeout, pending}, {timeout, failed + " active_hc_timeout " + changed}, {bad, failed},
 		},
 		"degraded": {
-			{degraded, "degraded " + changed}, {degraded, "degraded"}, {good, changed},
-			{degraded, "degraded " + changed}, {bad, failed + " degraded " + changed},
+			{degraded, "degraded " + changed},
+			{degraded, "degraded"},
+			{good, changed},
+			{degraded, "degraded " + changed},
+			{bad, failed + " degraded " + changed},
 		},
 		"passive": {{good, changed}, {passive, failed + " " + changed}},
 	} {
@@ -134,13 +141,18 @@ func TestGap(t *testing.T) {
 	})
 	for _, tt := range []struct {
 		used, healthy, pending bool
-		want                   time.Duration
+		want                   int
 	}{
-		{false, true, false, 4}, {false, true, true, 3}, {false, false, false, 3},
-		{true, true, false, 2}, {true, true, true, 7}, {true, false, false, 5}, {true, false, true, 6},
+		{false, true, false, 4},
+		{false, true, true, 3},
+		{false, false, false, 3},
+		{true, true, false, 2},
+		{true, true, true, 7},
+		{true, false, false, 5},
+		{true, false, true, 6},
 	} {
 		used = tt.used
-		if got := c.gap(tt.healthy, tt.pending); got != tt.want*time.Second+200 {
+		if got := c.gap(tt.healthy, tt.pending); got != time.Duration(tt.want)*time.Second+200 {
 			t.Errorf("%+v: %v", tt, got)
 		}
 	}
@@ -168,8 +180,12 @@ func TestMatches(t *testing.T) {
 		text     string
 		want     bool
 	}{
-		{nil, "", true}, {b("a"), "xax", true}, {b("a", "b"), "xabx", true}, {b("b", "a"), "xabx", false},
-		{b("aa", "a"), "aa", false}, {b("a"), "", false},
+		{nil, "", true},
+		{b("a"), "xax", true},
+		{b("a", "b"), "xabx", true},
+		{b("b", "a"), "xabx", false},
+		{b("aa", "a"), "aa", false},
+		{b("a"), "", false},
 	} {
 		if got := matches(tt.patterns, []byte(tt.text)); got != tt.want {
 			t.Errorf("%q in %q: %t", tt.patterns, tt.text, got)

@@ -7,5 +7,7 @@
 //
 // Consistent hashing chooses by a ring or by Maglev's table, as Envoy does to the host.
 //
-// Limitations: zone aware routing and subsets are not here.
+// A cluster with subsets has a balancer for each of them, over the part of the hosts that has its labels.
+//
+// Limitations: zone aware routing is not here.
 package lb

@@ -132,7 +132,8 @@ func TestConsecutive(t *testing.T) {
 				r.put(0, 4, outlier.RequestFailed, 500)
 				r.put(0, 1, outlier.RequestSuccess, 404)
 				r.put(0, 4, outlier.RequestFailed, 500)
-			}, "", map[string]int64{},
+			}, "",
+			map[string]int64{},
 		},
 		{
 			"too many", "max_ejection_percent: 20",
@@ -171,7 +172,8 @@ func TestConsecutive(t *testing.T) {
 		},
 		{
 			"switched off", "{max_ejection_percent: 100, consecutive_5xx: 0}",
-			func(r *rig) { r.put(0, 10, outlier.RequestFailed, 500) }, "", map[string]int64{},
+			func(r *rig) { r.put(0, 10, outlier.RequestFailed, 500) }, "",
+			map[string]int64{},
 		},
 		{
 			"connections alone say nothing", "max_ejection_percent: 100",

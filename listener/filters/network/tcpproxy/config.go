@@ -22,15 +22,12 @@ import (
 //nolint:gochecknoglobals // immutable tables
 var (
 	fields = config.Fields[*tcpv3.TcpProxy]{
-		Used: "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts " +
+		Used: "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts hash_policy " +
 			"max_downstream_connection_duration access_log_options access_log_flush_interval " +
 			"flush_access_log_on_connected tunneling_config max_downstream_connection_duration_jitter_percentage",
 		OffOnly: "check_drain_close",
 		Refused: "on_demand metadata_match downstream_idle_timeout upstream_idle_timeout backoff_options " +
 			"proxy_protocol_tlvs proxy_protocol_tlv_merge_policy upstream_connect_mode max_early_data_bytes",
-		NoOp: map[string]string{
-			"hash_policy": "only read by ring hash and Maglev, which are refused",
-		},
 	}
 	weightedFields = config.Fields[*tcpv3.TcpProxy_WeightedCluster]{Used: "clusters"}
 	weightFields   = config.Fields[*tcpv3.TcpProxy_WeightedCluster_ClusterWeight]{
@@ -56,6 +53,7 @@ type Config struct {
 	jitter      float64 // of maxDuration, in percent
 	tunnel      *tunneling
 	maxAttempts int
+	hash        *hashPolicy // nil: none
 	// When to log besides the end.
 	logOnStart, logOnConnected bool
 	logInterval                time.Duration
@@ -142,6 +140,7 @@ func Compile(m *tcpv3.TcpProxy, nc filter.NetworkContext, env Env) (*Config, err
 	default:
 		errs.Add(nil, "one of cluster and weighted_clusters is required")
 	}
+	c.hash = compileHash(config.Field("hash_policy"), m.GetHashPolicy(), &errs)
 	if env.AccessLogs != nil {
 		c.logs = env.AccessLogs(config.Field("access_log"), m.GetAccessLog(), &errs)
 	}

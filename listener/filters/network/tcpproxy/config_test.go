@@ -17,7 +17,7 @@ func TestFields(t *testing.T) {
 	configtest.Covers(t, configtest.Elsewhere{
 		"envoy.config.accesslog.v3.AccessLog",    // listener/accesslog
 		"envoy.config.core.v3.HeaderValueOption", // internal/mutate
-	}, tunnelFields, fields, weightedFields, weightFields, logFields)
+	}, hashFields, stateFields, tunnelFields, fields, weightedFields, weightFields, logFields)
 }
 
 func TestCompile_Errors(t *testing.T) {

@@ -98,6 +98,7 @@ func (s *session) connect(t *stream.Turn) bool {
 func (s *session) attempt(t *stream.Turn, cl *cluster.Cluster, seq uint32) (f *stream.Fault, gone bool) {
 	var a cluster.Attempt
 	ctx := cluster.Context{Seq: seq, Info: s.info, Hint: uint32(s.info.Conn.ID), Conn: s.info.Conn}
+	ctx.Hash, ctx.HasHash = s.cfg.hash.of(s.info)
 	ctx.Ask = cl.Ask(nil, "", s.info)
 	f = cl.Connect(&ctx, stream.Target{M: &s.mon, To: s, Gen: s.mon.Gen()}, &a)
 	failure := s.info.Upstream.TransportFailure

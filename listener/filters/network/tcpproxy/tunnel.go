@@ -51,6 +51,7 @@ func newTunnel(s *session, cl *cluster.Cluster, seq uint32) *tunnel {
 	u := &tunnel{s: s, cl: cl, over: make(chan struct{}), did: make(chan struct{}, 1)}
 	u.sendFn = u.send
 	u.ctx = cluster.Context{Seq: seq, Info: s.info, Hint: uint32(s.info.Conn.ID), Conn: s.info.Conn}
+	u.ctx.Hash, u.ctx.HasHash = s.cfg.hash.of(s.info)
 	u.ctx.Ask = cl.Ask(nil, "", s.info)
 	return u
 }
