@@ -127,6 +127,6 @@ func (v *VM) grewTo(bytes int64) {
 	v.memory.Store(bytes)
 	if limit := v.plugin.config.Recycling.MemoryBytes; limit > 0 && bytes >= limit && !v.isClone && !v.large {
 		v.large = true
-		v.Defer(func(*stream.Turn) { v.plugin.replace(v, "memory") }) //nolint:contextcheck // it goes on by itself
+		v.Defer(func(*stream.Turn) { v.plugin.replace(v, "memory") })
 	}
 }

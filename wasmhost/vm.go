@@ -138,7 +138,7 @@ func (v *VM) start(ctx context.Context, t *stream.Turn) error {
 			return err
 		}
 	}
-	v.settle(t)
+	v.settle(t) //nolint:contextcheck // a replacement that it begins goes on by itself
 	v.mu.Lock()
 	// What queued up meanwhile (answers to call-outs) needs a place at the gate, like anyone.
 	v.owned = len(v.queue) > 0
