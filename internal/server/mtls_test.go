@@ -36,8 +36,8 @@ type meshCA struct {
 	pem  string
 }
 
-// identity is a workload's certificate and its key, in PEM.
-type identity struct{ cert, key string }
+// workload is what a workload shows: its certificate and its key, in PEM.
+type workload struct{ cert, key string }
 
 func newMeshCA(t testing.TB) *meshCA {
 	t.Helper()
@@ -53,7 +53,7 @@ func newMeshCA(t testing.TB) *meshCA {
 }
 
 // issue makes the certificate of spiffe://mesh/NAME and NAME.mesh; the first is the authority's own.
-func (ca *meshCA) issue(name string) identity {
+func (ca *meshCA) issue(name string) workload {
 	ca.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -81,19 +81,19 @@ func (ca *meshCA) issue(name string) identity {
 	if err != nil {
 		ca.t.Fatal(err)
 	}
-	return identity{
+	return workload{
 		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
 		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})),
 	}
 }
 
 // common is a CommonTlsContext that shows id and trusts the authority.
-func (ca *meshCA) common(id identity, more string) string {
+func (ca *meshCA) common(id workload, more string) string {
 	return fmt.Sprintf(`{%s tls_certificates: [{certificate_chain: {inline_string: %q}, private_key: {inline_string: %q}}], `+
 		`validation_context: {trusted_ca: {inline_string: %q}}}`, more, id.cert, id.key, ca.pem)
 }
 
-func (ca *meshCA) config(id identity, alpn ...string) *tls.Config {
+func (ca *meshCA) config(id workload, alpn ...string) *tls.Config {
 	ca.t.Helper()
 	pair, err := tls.X509KeyPair([]byte(id.cert), []byte(id.key))
 	if err != nil {
@@ -130,7 +130,7 @@ func TestMTLS_Sidecars(t *testing.T) {
 			ca.common(ca.issue("server"), "alpn_protocols: [h2, http/1.1],")),
 		"          forward_client_cert_details: APPEND_FORWARD\n"+
 			"          set_current_client_cert_details: {subject: true, uri: true, dns: true}\n"))
-	client := func(id identity) *proxy {
+	client := func(id workload) *proxy {
 		return live(t, versions(server.listener("l"), true, "")+"    transport_socket: "+
 			fmt.Sprintf(tlsSocket, "UpstreamTlsContext", "sni: server.mesh, common_tls_context: "+
 				ca.common(id, "alpn_protocols: [h2],"))+"\n")
