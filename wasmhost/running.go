@@ -102,7 +102,8 @@ func (r *Running) serve(p *Plugin) error {
 	return nil
 }
 
-// Backoff between attempts to fetch code, jittered by a fifth.
+// Backoff between attempts to fetch code, jittered by a fifth. DIVERGES(wasm-remote-retry): Envoy gives up
+// after the attempts of the retry policy, and the plugin stays as it is.
 const (
 	firstRetry = time.Second
 	lastRetry  = time.Minute

@@ -44,7 +44,8 @@ func fetches(f any) bool {
 
 // warmExtension readies a version that ECDS has brought. While its code is fetched, for however long, the
 // version before it serves; the first one is in force after the first attempt, as Envoy's is, and means
-// what the plugin's failure policy says.
+// what the plugin's failure policy says. DIVERGES(wasm-remote-keeps-old): in Envoy the new version is in
+// force at once, and without its code means the failure policy.
 func (e *extension) warmExtension(ctx context.Context, f any) error {
 	if err := warmFactory(ctx, f); err != nil {
 		return err
