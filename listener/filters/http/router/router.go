@@ -69,7 +69,7 @@ type Filter struct {
 	ctx      cluster.Context
 	enc      stream.Encoder // of the current attempt, nil before it is ready
 	seq      uint32
-	sizes    cluster.Sizes // of the current attempt
+	sizes    cluster.Sizes    // of the current attempt
 	response cluster.Response // as charged
 	timeouts timeouts
 	retry    retryState
