@@ -98,7 +98,7 @@ func TestChainWriteTo(t *testing.T) {
 	}
 	for c.Len() > 0 {
 		n, err := c.WriteTo(int(f.Fd()))
-		if err != nil {
+		if err != 0 {
 			t.Fatal(err)
 		}
 		c.Consume(n)

@@ -13,6 +13,7 @@ import (
 // on the socket. The peer is crypto/tls in all cases, so its work is in each of the figures.
 func BenchmarkSecure(b *testing.B) {
 	bare := func(b *testing.B) (s, c net.Conn) {
+		b.Helper()
 		w, peer := pair(b, "tcp", Options{})
 		x, y := tls.Server(w.Net(), serverConfig(b, 0)), tls.Client(peer, clientConfig())
 		go y.Handshake() //nolint:errcheck // the other side sees

@@ -250,7 +250,7 @@ func (c *Conn) readReady(fd uintptr) bool {
 		case err == syscall.EAGAIN:
 			b.Put()
 			return false
-		case err != nil:
+		case err != 0:
 			c.readErr = err
 		default:
 			c.readErr = io.EOF
@@ -289,7 +289,7 @@ func (c *Conn) peek(fd int) bool {
 			continue
 		case err == syscall.EAGAIN:
 			return false
-		case err != nil:
+		case err != 0:
 			c.readErr = err
 		default:
 			c.readErr = io.EOF
@@ -578,13 +578,14 @@ func (c *Conn) send(fd int) bool {
 			}
 			return true
 		}
-		switch err {
-		case syscall.EINTR:
+		switch {
+		case err == syscall.EINTR:
 			continue
-		case syscall.EAGAIN:
+		case err == syscall.EAGAIN:
 			return false
+		case err != 0:
+			c.writeErr = err
 		}
-		c.writeErr = err
 		return true
 	}
 }

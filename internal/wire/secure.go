@@ -108,7 +108,7 @@ func (c *Conn) Secure(ctx context.Context, start func(nc net.Conn) *tls.Conn) (t
 // first, Close may still be at work, so nothing may come after its error but the connection's end.
 func (s *secure) handshake(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
-	err := s.tls.Handshake()
+	err := s.tls.Handshake() //nolint:noctx // that is the point
 	if !stop() {
 		return ctx.Err()
 	}
@@ -261,12 +261,12 @@ func (s *secure) fillReady(fd uintptr) bool {
 		case n > 0:
 			s.in.Extend(n)
 			return true
-		case errors.Is(err, syscall.EINTR):
+		case err == syscall.EINTR:
 			continue
-		case errors.Is(err, syscall.EAGAIN):
+		case err == syscall.EAGAIN:
 			s.in.Reset()
 			return false
-		case err != nil:
+		case err != 0:
 			s.c.readErr = err
 		default:
 			s.ended = true

@@ -42,9 +42,10 @@ func certificate(t testing.TB) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-func serverConfig(t testing.TB, version uint16) *tls.Config {
+func serverConfig(tb testing.TB, version uint16) *tls.Config {
+	tb.Helper()
 	return &tls.Config{
-		Certificates: []tls.Certificate{certificate(t)}, NextProtos: []string{"h2"},
+		Certificates: []tls.Certificate{certificate(tb)}, NextProtos: []string{"h2"},
 		MinVersion: version, MaxVersion: version, DynamicRecordSizingDisabled: true,
 	}
 }
@@ -200,14 +201,22 @@ func TestSecure_Fails(t *testing.T) {
 		act  func(c *Conn, peer net.Conn, cancel func())
 		want func(error) bool
 	}{
-		"canceled": {func(_ *Conn, _ net.Conn, cancel func()) { cancel() },
-			func(err error) bool { return errors.Is(err, context.Canceled) }},
-		"closed": {func(c *Conn, _ net.Conn, _ func()) { c.Close() },
-			func(err error) bool { return errors.Is(err, net.ErrClosed) }},
-		"peer ends": {func(_ *Conn, peer net.Conn, _ func()) { _ = peer.Close() },
-			func(err error) bool { return errors.Is(err, io.EOF) }},
-		"plaintext": {func(_ *Conn, peer net.Conn, _ func()) { _, _ = io.WriteString(peer, "GET / HTTP/1.1\r\n\r\n") },
-			func(err error) bool { return errors.As(err, new(tls.RecordHeaderError)) }},
+		"canceled": {
+			func(_ *Conn, _ net.Conn, cancel func()) { cancel() },
+			func(err error) bool { return errors.Is(err, context.Canceled) },
+		},
+		"closed": {
+			func(c *Conn, _ net.Conn, _ func()) { c.Close() },
+			func(err error) bool { return errors.Is(err, net.ErrClosed) },
+		},
+		"peer ends": {
+			func(_ *Conn, peer net.Conn, _ func()) { _ = peer.Close() },
+			func(err error) bool { return errors.Is(err, io.EOF) },
+		},
+		"plaintext": {
+			func(_ *Conn, peer net.Conn, _ func()) { _, _ = io.WriteString(peer, "GET / HTTP/1.1\r\n\r\n") },
+			func(err error) bool { return errors.As(err, new(tls.RecordHeaderError)) },
+		},
 		"truncated": {func(_ *Conn, peer net.Conn, _ func()) {
 			_, _ = peer.Write([]byte{22, 3, 1, 0, 200, 1, 0})
 			_ = peer.Close()

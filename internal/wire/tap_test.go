@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -69,7 +70,7 @@ func TestTap(t *testing.T) {
 			got += string(b.B[:n])
 			b.Put()
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -59,8 +59,12 @@ func TestServerAllocs(t *testing.T) {
 	}
 	var m header.Map
 	for _, f := range [][2]string{
-		{":method", "GET"}, {":scheme", "http"}, {":authority", "a.example"}, {":path", "/some/path"},
-		{"user-agent", "test"}, {"accept", "*/*"},
+		{":method", "GET"},
+		{":scheme", "http"},
+		{":authority", "a.example"},
+		{":path", "/some/path"},
+		{"user-agent", "test"},
+		{"accept", "*/*"},
 	} {
 		m.Add(f[0], f[1])
 	}

@@ -45,6 +45,7 @@ func (c *conn) resetFault(why code) *stream.Fault {
 			f.Details, f.Reason = remoteRefuse, stream.ReasonRemoteRefusedStream
 		case codeProtocol:
 			f.Flag, f.Reason = stream.DownstreamProtocolError, stream.ReasonProtocolError
+		default: // the others mean no more than that
 		}
 		return f
 	}
@@ -56,6 +57,7 @@ func (c *conn) resetFault(why code) *stream.Fault {
 		f.Reason = stream.ReasonConnectError
 	case codeProtocol:
 		f.Reason, f.Flag = stream.ReasonProtocolError, stream.UpstreamProtocolError
+	default: // the others mean no more than that
 	}
 	return f
 }

@@ -18,7 +18,7 @@ import (
 func echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Trailer", "X-Sum")
 	h := sha256.New()
-	w.WriteHeader(200)
+	w.WriteHeader(http.StatusOK)
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := r.Body.Read(buf)

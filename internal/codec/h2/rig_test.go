@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"sidecar/api/header"
 	"sidecar/api/stream"
 	"sidecar/internal/config/protocol"
 	"sidecar/internal/wire"
@@ -85,7 +84,7 @@ type exchange struct {
 
 type fromUpstream struct{ x *exchange }
 
-func (p *proxy) NewStream(t *stream.Turn, enc stream.Encoder) stream.Target {
+func (p *proxy) NewStream(_ *stream.Turn, enc stream.Encoder) stream.Target {
 	x := &exchange{p: p, down: enc}
 	return stream.Target{M: &x.mon, To: x, Gen: x.mon.Gen()}
 }
@@ -220,6 +219,7 @@ func backend(t testing.TB, h http.HandlerFunc) string {
 	var mu sync.Mutex
 	var conns []net.Conn
 	// Its own default lets one handler that reads nothing use up the connection's window.
+	//nolint:staticcheck // another implementation than net/http's is the point
 	srv := &http2.Server{MaxUploadBufferPerConnection: 1 << 30}
 	wg.Go(func() {
 		for {
@@ -230,6 +230,7 @@ func backend(t testing.TB, h http.HandlerFunc) string {
 			mu.Lock()
 			conns = append(conns, nc)
 			mu.Unlock()
+			//nolint:staticcheck // as above
 			wg.Go(func() { srv.ServeConn(nc, &http2.ServeConnOpts{Handler: h}) })
 		}
 	})
@@ -248,11 +249,12 @@ func backend(t testing.TB, h http.HandlerFunc) string {
 // transport is x/net's client.
 func transport(t testing.TB) *http.Client {
 	t.Helper()
+	//nolint:staticcheck // another implementation than net/http's is the point
 	tr := &http2.Transport{
 		AllowHTTP: true,
 		DialTLS:   func(network, addr string, _ *tls.Config) (net.Conn, error) { return net.Dial(network, addr) },
 	}
-	t.Cleanup(tr.CloseIdleConnections)
+	t.Cleanup(tr.CloseIdleConnections) //nolint:staticcheck // as above
 	return &http.Client{Transport: tr, Timeout: 60 * time.Second}
 }
 
@@ -266,5 +268,3 @@ func chain(t testing.TB, h http.HandlerFunc) (string, *client) {
 		&ServerOptions{Options: testOptions(), DelayedCloseTimeout: time.Second})
 	return "http://" + addr, up
 }
-
-func value(m *header.Map, name string) string { v, _ := m.Get(name); return v }
