@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"regexp/syntax"
 	"strconv"
 	"strings"
 	"time"
@@ -117,8 +118,16 @@ func (e *eval) matches(s, pattern string) (any, error) {
 	if len(pattern) > maxRegex {
 		return nil, errors.New("the regular expression is too long")
 	}
-	// A match costs its length times that of the text.
-	if err := e.spend(len(pattern) + len(s)*len(pattern)/256); err != nil {
+	re, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return nil, err
+	}
+	prog, err := syntax.Compile(re.Simplify())
+	if err != nil {
+		return nil, err
+	}
+	// At worst a match goes through the whole program for each byte of the text.
+	if err := e.spend(len(prog.Inst) + len(s)*len(prog.Inst)/64); err != nil {
 		return nil, err
 	}
 	r, err := regexp.Compile(pattern) //nolint:forbidigo // CEL searches; package match is for whole texts
