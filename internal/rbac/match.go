@@ -2,6 +2,7 @@ package rbac
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -199,10 +200,8 @@ func authenticated(p *config.Path, m *rbacv3.Principal_Authenticated, errs *conf
 			return false
 		}
 		for _, list := range [2][]string{t.Peer.URISAN, t.Peer.DNSSAN} {
-			for _, n := range list {
-				if name.Match(n) {
-					return true
-				}
+			if slices.ContainsFunc(list, name.Match) {
+				return true
 			}
 		}
 		return name.Match(t.Peer.Subject)

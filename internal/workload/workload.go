@@ -187,7 +187,7 @@ func FromHeader(text string, labels []string) *Workload {
 
 // FilterStateField gives one field by the name that log formats and expressions have for it.
 func (w *Workload) FilterStateField(name string) (string, bool) {
-	v := ""
+	var v string
 	switch name {
 	case "workload":
 		v = w.Name

@@ -5,10 +5,9 @@ package alpn
 import (
 	"strings"
 
-	alpnpb "sidecar/api/sidecar/istio/alpn"
-
 	"sidecar/api/filter"
 	"sidecar/api/header"
+	alpnpb "sidecar/api/sidecar/istio/alpn"
 	"sidecar/api/stream"
 	"sidecar/internal/config"
 )

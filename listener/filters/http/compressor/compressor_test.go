@@ -2,6 +2,7 @@ package compressor
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -82,7 +83,8 @@ func TestCompressor(t *testing.T) {
 		"other type":     {"gzip", "", []string{"content-type: image/png"}, "", ""},
 		"type named": {
 			"gzip", `, response_direction_config: {common_config: {content_type: [image/png]}}`,
-			[]string{"content-type: image/png; x=y"}, "gzip", "Accept-Encoding",
+			[]string{"content-type: image/png; x=y"},
+			"gzip", "Accept-Encoding",
 		},
 		"encoded already": {"gzip", "", []string{"content-encoding: x"}, "x", ""},
 		"too short":       {"gzip", "", []string{"content-length: 29"}, "", ""},
@@ -105,9 +107,9 @@ func TestCompressor(t *testing.T) {
 			body := []string{strings.Repeat("abc ", 50), strings.Repeat("def ", 50)}
 			want := strings.Join(body, "")
 			res := filtertest.Fields(append([]string{"etag: \"1\""}, tt.response...)...)
-			for i := len(list) - 1; i >= 0; i-- {
-				body = []string{s.Response(list[i], res, body, nil)}
-				s.Destroy(list[i])
+			for _, x := range slices.Backward(list) {
+				body = []string{s.Response(x, res, body, nil)}
+				s.Destroy(x)
 			}
 			encoding, _ := res.Get("content-encoding")
 			if vary, _ := res.Get("vary"); encoding != tt.encoding || vary != tt.vary {

@@ -7,9 +7,8 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
-	statspb "sidecar/api/sidecar/istio/stats"
-
 	"sidecar/api/filter"
+	statspb "sidecar/api/sidecar/istio/stats"
 	"sidecar/api/stats"
 	"sidecar/internal/config"
 	"sidecar/internal/workload"

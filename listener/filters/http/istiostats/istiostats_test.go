@@ -7,10 +7,9 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
-	statspb "sidecar/api/sidecar/istio/stats"
-
 	"sidecar/api/filter"
 	"sidecar/api/header"
+	statspb "sidecar/api/sidecar/istio/stats"
 	"sidecar/api/stats"
 	"sidecar/api/stream"
 	"sidecar/internal/config"

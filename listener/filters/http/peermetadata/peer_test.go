@@ -52,7 +52,8 @@ func TestInbound(t *testing.T) {
 	}{
 		{"nobody", nil, ":status: 200\n", false},
 		{
-			"a peer", []string{"x-envoy-peer-metadata-id: i", "x-envoy-peer-metadata: " + peer()},
+			"a peer",
+			[]string{"x-envoy-peer-metadata-id: i", "x-envoy-peer-metadata: " + peer()},
 			":status: 200\nx-envoy-peer-metadata-id: my-id\nx-envoy-peer-metadata: " + me + "\n", true,
 		},
 		{

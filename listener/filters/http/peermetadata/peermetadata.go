@@ -7,10 +7,9 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
-	peerpb "sidecar/api/sidecar/istio/peer"
-
 	"sidecar/api/filter"
 	"sidecar/api/header"
+	peerpb "sidecar/api/sidecar/istio/peer"
 	"sidecar/api/stream"
 	"sidecar/internal/buf"
 	"sidecar/internal/config"
@@ -60,7 +59,6 @@ type Config struct {
 	labels             []string
 	id, value          string
 	discover           [2]bool // by headers: of the downstream, of the upstream
-	remove             [2]bool
 	toUp, toDownstream propagate
 }
 

@@ -6,9 +6,8 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
-	exchangepb "sidecar/api/sidecar/istio/exchange"
-
 	"sidecar/api/filter"
+	exchangepb "sidecar/api/sidecar/istio/exchange"
 	"sidecar/api/stats"
 	"sidecar/api/stream"
 	"sidecar/internal/buf"
