@@ -160,10 +160,10 @@ func (c *Conn) look(now time.Time) (time.Duration, verdict) {
 }
 
 // startDrain returns when the connection is to be closed; one that never had a request has no client
-// that could be about to send another.
+// that could be about to send another, unless it said that it speaks HTTP/2.
 func (c *Conn) startDrain(now time.Time) (time.Duration, verdict) {
 	c.draining.Store(true)
-	if c.requests.Load() == 0 {
+	if c.requests.Load() == 0 && !c.multiplexed() {
 		return 0, closeNow
 	}
 	d := c.drainTime()

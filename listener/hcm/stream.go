@@ -260,12 +260,28 @@ func (s *Stream) onRoute(e *route.Entry) {
 		s.info.VirtualHost = e.VirtualHost.Name
 		s.info.VirtualHostMetadata = e.VirtualHost.Metadata
 	}
-	if e.Action != nil && e.Action.IdleTimeout != route.Unset {
+	if e.Action == nil {
+		return
+	}
+	s.limitFlush(e.Action)
+	if e.Action.IdleTimeout != route.Unset {
 		x := &s.timers
 		x.idle = int64(e.Action.IdleTimeout)
 		if x.idle > 0 {
 			x.ensure(x.active, x.active+x.idle)
 		}
+	}
+}
+
+// limitFlush tells the codec how long the end of the response may wait for the client; where a route
+// says nothing of that, its idle timeout does. HTTP/1 has no such wait.
+func (s *Stream) limitFlush(a *route.Action) {
+	d := a.FlushTimeout
+	if d == route.Unset {
+		d = a.IdleTimeout
+	}
+	if f, ok := s.enc.(interface{ SetFlushTimeout(d time.Duration) }); ok && d != route.Unset {
+		f.SetFlushTimeout(d)
 	}
 }
 

@@ -22,6 +22,9 @@ type Action struct {
 	Timeout time.Duration
 	// IdleTimeout overrides the stream idle timeout: 0 disables it, Unset leaves it.
 	IdleTimeout time.Duration
+	// FlushTimeout bounds how long the end of a response waits for its client: 0 is for ever, Unset
+	// leaves the manager's.
+	FlushTimeout time.Duration
 	// MaxStreamDuration and the two after it are those of max_stream_duration; HasMaxStreamDuration
 	// tells whether that message is there, as the deprecated gRPC timeouts don't count then.
 	MaxStreamDuration       time.Duration
@@ -86,6 +89,7 @@ func (c *compiler) action(p *config.Path, m *routev3.RouteAction, in *inherited,
 		ClusterNotFoundStatus: 503,
 		Timeout:               config.Duration(p.Field("timeout"), m.GetTimeout(), defaultTimeout, c.errs),
 		IdleTimeout:           c.optional(p.Field("idle_timeout"), m.GetIdleTimeout()),
+		FlushTimeout:          c.optional(p.Field("flush_timeout"), m.GetFlushTimeout()),
 		MaxGRPCTimeout:        c.optional(p.Field("max_grpc_timeout"), m.GetMaxGrpcTimeout()),       //nolint:staticcheck // old control planes send it
 		GRPCTimeoutOffset:     c.optional(p.Field("grpc_timeout_offset"), m.GetGrpcTimeoutOffset()), //nolint:staticcheck // old control planes send it
 		HighPriority:          m.GetPriority() == corev3.RoutingPriority_HIGH,

@@ -180,7 +180,7 @@ virtual_hosts:
 	}
 	def := match(":path: /default")
 	want := &Action{
-		ClusterNotFoundStatus: 503, Timeout: 15 * time.Second, IdleTimeout: Unset, MaxStreamDuration: Unset,
+		ClusterNotFoundStatus: 503, Timeout: 15 * time.Second, IdleTimeout: Unset, FlushTimeout: Unset, MaxStreamDuration: Unset,
 		GRPCTimeoutHeaderMax: Unset, GRPCTimeoutHeaderOffset: Unset, MaxGRPCTimeout: Unset, GRPCTimeoutOffset: Unset,
 		Retry: &RetryPolicy{On: Retry5xx, NumRetries: 1, HostSelectionAttempts: 1, BaseInterval: Unset, MaxInterval: Unset},
 	}
@@ -192,7 +192,7 @@ virtual_hosts:
 	}
 	full := match(":path: /full")
 	want = &Action{
-		ClusterNotFoundStatus: 404, IdleTimeout: 3 * time.Second, HasMaxStreamDuration: true,
+		ClusterNotFoundStatus: 404, IdleTimeout: 3 * time.Second, FlushTimeout: Unset, HasMaxStreamDuration: true,
 		MaxStreamDuration: 4 * time.Second, GRPCTimeoutHeaderOffset: Unset, MaxGRPCTimeout: 5 * time.Second,
 		GRPCTimeoutOffset: Unset, HighPriority: true, AutoHostRewrite: true, Connect: &ConnectConfig{AllowPost: true},
 		Retry: &RetryPolicy{

@@ -66,10 +66,10 @@ var actionFields = config.Fields[*routev3.RouteAction]{
 		regex_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header
 		host_rewrite_path_regex path_rewrite host_rewrite append_x_forwarded_host timeout idle_timeout retry_policy
 		request_mirror_policies priority max_grpc_timeout grpc_timeout_offset
-		upgrade_configs max_stream_duration hash_policy metadata_match`,
+		upgrade_configs max_stream_duration hash_policy metadata_match flush_timeout`,
 	OffOnly: "internal_redirect_action",
 	Refused: `cluster_specifier_plugin inline_cluster_specifier_plugin path_rewrite_policy
-		flush_timeout early_data_policy retry_policy_typed_config cors internal_redirect_policy
+		early_data_policy retry_policy_typed_config cors internal_redirect_policy
 		hedge_policy`,
 	NoOp: map[string]string{
 		"rate_limits":            onlyRateLimit,

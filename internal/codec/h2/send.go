@@ -389,13 +389,21 @@ func (s *Stream) Release(t *stream.Turn) {
 	a.run(t, c)
 }
 
+// SetFlushTimeout changes how long what is left of the stream may wait once it is finished; 0 is for
+// ever.
+func (s *Stream) SetFlushTimeout(d time.Duration) {
+	s.c.mu.Lock()
+	s.flush = d
+	s.c.mu.Unlock()
+}
+
 // guardFlush bounds how long what is left of a finished stream may wait. The caller holds c.mu.
 func (c *conn) guardFlush(s *Stream) {
-	if c.opt.FlushTimeout <= 0 {
+	if s.flush <= 0 {
 		return
 	}
 	id := s.id
-	s.timer = time.AfterFunc(c.opt.FlushTimeout, func() {
+	s.timer = time.AfterFunc(s.flush, func() {
 		task.Go("HTTP/2 flush timeout", func() { stream.Do(func(t *stream.Turn) { c.flushExpired(t, id) }) }, nil)
 	})
 }

@@ -46,6 +46,7 @@ type Stream struct {
 	outEnd   endKind
 	rstAfter bool
 	rstCode  code
+	flush    time.Duration // how long outq may wait for the peer once nobody holds the stream
 	full     bool
 	listed   bool // in c.ready
 	headSent bool
@@ -109,7 +110,7 @@ func (c *conn) begin(id uint32) *Stream {
 	s.c, s.id = c, id
 	s.left, s.outLeft = -1, -1
 	s.recvWin, s.sendWin = c.window, c.peerWin
-	s.window = s.recvWin
+	s.window, s.flush = s.recvWin, c.opt.FlushTimeout
 	if c.streams == nil {
 		c.streams = map[uint32]*Stream{}
 	}
