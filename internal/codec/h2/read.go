@@ -375,6 +375,9 @@ func (c *conn) onReadError(t *stream.Turn, err error) bool {
 		f.Err = err
 	}
 	c.w.Close()
+	if c.server != nil && c.open.id > c.lastRead {
+		c.server.unread(t, c.open.id) // it had begun, as its line in the log says
+	}
 	c.tellAll(t, f)
 	return false
 }

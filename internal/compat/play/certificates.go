@@ -173,8 +173,7 @@ func describeTLS(s tls.ConnectionState) string {
 
 // handshakeFailure keeps the alert that came and drops what only the client's library says.
 func handshakeFailure(err error) string {
-	var alert tls.AlertError
-	if errors.As(err, &alert) {
+	if alert, ok := errors.AsType[tls.AlertError](err); ok {
 		return alert.Error()
 	}
 	if errors.Is(err, io.EOF) {

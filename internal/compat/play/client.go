@@ -124,9 +124,7 @@ func (c *client) step(s corpus.Step) error {
 		c.signals.give(s.Signal)
 		return nil
 	case s.Await != "":
-		ctx, cancel := context.WithTimeout(c.ctx, c.within)
-		defer cancel()
-		return c.signals.wait(ctx, s.Await)
+		return c.signals.waitFor(c.ctx, c.within, s.Await)
 	}
 	switch s.Do {
 	case "read":

@@ -172,8 +172,7 @@ func (h *http2Peer) await(n int) error {
 // next reads one frame.
 func (h *http2Peer) next() error {
 	f, err := h.framer.ReadFrame()
-	var bad http2.StreamError
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[http2.StreamError](err); ok {
 		return fmt.Errorf("a malformed answer: %w", bad.Cause)
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package play
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // signals lets the scripts of one case wait for each other. A signal stays given.
@@ -33,6 +34,13 @@ func (s *signals) give(name string) {
 	default:
 		close(c)
 	}
+}
+
+// waitFor is wait with a limit, after which a client goes on to say what it got.
+func (s *signals) waitFor(ctx context.Context, within time.Duration, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	return s.wait(ctx, name)
 }
 
 func (s *signals) wait(ctx context.Context, name string) error {
