@@ -193,8 +193,8 @@ const (
 	tightenAt = 512 << 10
 	// slowTotal is what the streams of a connection that take less than comes may have under way
 	// altogether; slowLeast and slowMost bound what one of them gets of it.
-	slowTotal = 4 << 20
-	slowLeast = 128 << 10
+	slowTotal = 12 << 20
+	slowLeast = 256 << 10
 	slowMost  = 1 << 20
 )
 
