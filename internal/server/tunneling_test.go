@@ -128,9 +128,16 @@ func TestTunneling_Refused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			addr, asked := connectProxy(t, x.answer)
+			path := filepath.Join(t.TempDir(), "log")
 			p := live(t, tcpProxy(addr, `
           max_connect_attempts: 3
           idle_timeout: 5s
+          access_log:
+          - name: l
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+              path: `+path+`
+              log_format: {text_format_source: {inline_string: "%RESPONSE_FLAGS% %UPSTREAM_TRANSPORT_FAILURE_REASON%\n"}}
           tunneling_config: {hostname: "a:1"}`))
 			if name == "no answer" {
 				c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", p.listener("l"))
@@ -151,6 +158,12 @@ func TestTunneling_Refused(t *testing.T) {
 			}
 			if n := len(asked); n != x.tries {
 				t.Errorf("asked %d times", n)
+			}
+			if name == "always" {
+				p.wait("the log line", func() bool {
+					b, err := os.ReadFile(path)
+					return err == nil && string(b) == "UF,URX tunnel_response:403\n"
+				})
 			}
 			if exceeded := p.stat("cluster.c.upstream_cx_connect_attempts_exceeded"); (exceeded == 1) == x.ok {
 				t.Errorf("%d attempts exceeded", exceeded)

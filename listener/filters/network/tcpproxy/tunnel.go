@@ -144,10 +144,11 @@ func (u *tunnel) onHeaders(t *stream.Turn, e *stream.Event) {
 	status := e.Map.Value(header.Status)
 	good := status == "200" || u.enc.Protocol() != stream.HTTP2 && len(status) == 3 && strings.HasPrefix(status, "2")
 	if !good || e.End {
+		text := "tunnel_response:" + status // the head goes with the stream
 		u.reset(t)
 		u.fail(&stream.Fault{
 			Side: stream.Upstream, Reason: stream.ReasonRemoteConnectionFailure,
-			Flag: stream.UpstreamConnectionFailure,
+			Flag: stream.UpstreamConnectionFailure, Transport: text,
 		})
 		return
 	}
@@ -281,6 +282,9 @@ func (s *session) keep(key string, a answered) {
 }
 
 // runTunnel moves bytes both ways until both have ended.
+//
+// DIVERGES(tunnel-half-close): over HTTP/1 Envoy ends the tunnel when the client ends its side; here what
+// the upstream still has to say arrives, as it does without a tunnel.
 func (s *session) runTunnel(t *stream.Turn, u *tunnel) {
 	s.active.Store(time.Now().UnixNano())
 	defer s.watch()()
