@@ -12,6 +12,8 @@ type KeyedPool interface {
 
 // MaxKeyedPools bounds the pools that a host has besides those in slots: what tells them apart may
 // come from clients, as server names do.
+//
+// DIVERGES(pool-bound): Envoy has no bound but max_connection_pools.
 const MaxKeyedPools = 1024
 
 // KeyedPool returns the pool of a key, made by make if there is none. nil says that the host has too
