@@ -90,11 +90,7 @@ func asAgent(path string) func(*server.Options) {
 func notBuilt() map[string][]string {
 	return map[string][]string{
 		"01-default": nil,
-		"02-traffic": {
-			"outlier_detection: is not supported", "RING_HASH is not supported", "MAGLEV is not supported",
-			"ring_hash_lb_config: is not supported", "maglev_lb_config: is not supported",
-			"slow_start_config: is not supported",
-		},
+		"02-traffic": nil,
 		"03-security": {
 			"envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz",
 			"envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
@@ -105,11 +101,8 @@ func notBuilt() map[string][]string {
 		"04-telemetry-zipkin": {
 			"extension_filter: is not supported", "access_loggers.", "tracing.provider: is not supported",
 		},
-		"05-wasm": {"envoy.extensions.filters.http.lua.v3.Lua", "/srv/plugins/f.wasm: no such file"},
-		"07-serviceentry": {
-			"sni_dynamic_forward_proxy.v3.FilterConfig", "dynamic_forward_proxy.v3.FilterConfig",
-			"tunneling_config: is not supported",
-		},
+		"05-wasm":         {"envoy.extensions.filters.http.lua.v3.Lua", "/srv/plugins/f.wasm: no such file"},
+		"07-serviceentry": nil,
 	}
 }
 
