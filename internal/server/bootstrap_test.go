@@ -16,7 +16,7 @@ func TestRun_BadBootstraps(t *testing.T) {
 		name, yaml string
 		want       []string
 	}{
-		{"two things", "static_resources:\n  clusters:\n  - {name: a, lb_policy: MAGLEV}\n  listeners:\n  - name: l\n", []string{
+		{"two things", "static_resources:\n  clusters:\n  - {name: a, lb_policy: CLUSTER_PROVIDED}\n  listeners:\n  - name: l\n", []string{
 			f + "3: static_resources.clusters[0].lb_policy: ",
 			f + "5: static_resources.listeners[0].address: is required",
 			f + "5: static_resources.listeners[0]: error adding listener '': no filter chains specified",
