@@ -110,15 +110,7 @@ func sameAddrs(a, b []netip.Addr, kind Kind) bool {
 	if kind == LogicalDNS {
 		return slices.Equal(a, b)
 	}
-	if len(a) != len(b) {
-		return false
-	}
-	for _, x := range a {
-		if !slices.Contains(b, x) {
-			return false
-		}
-	}
-	return true
+	return discover.SameAddresses(a, b)
 }
 
 func unique(addrs []netip.Addr) []netip.Addr {

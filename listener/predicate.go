@@ -5,6 +5,7 @@ import (
 
 	"sidecar/api/stream"
 	"sidecar/internal/config"
+	"sidecar/internal/match"
 )
 
 //nolint:gochecknoglobals // immutable tables
@@ -38,11 +39,9 @@ func predicateAt(p *config.Path, m *listenerv3.ListenerFilterChainMatchPredicate
 	predicateFields.Check(p, m, errs)
 	switch r := m.GetRule().(type) {
 	case *listenerv3.ListenerFilterChainMatchPredicate_OrMatch:
-		list := predicateSet(p.Field("or_match"), r.OrMatch, depth, errs)
-		return func(info *stream.ConnInfo) bool { return someMatch(list, info, true) }
+		return match.Some(predicateSet(p.Field("or_match"), r.OrMatch, depth, errs))
 	case *listenerv3.ListenerFilterChainMatchPredicate_AndMatch:
-		list := predicateSet(p.Field("and_match"), r.AndMatch, depth, errs)
-		return func(info *stream.ConnInfo) bool { return !someMatch(list, info, false) }
+		return match.Every(predicateSet(p.Field("and_match"), r.AndMatch, depth, errs))
 	case *listenerv3.ListenerFilterChainMatchPredicate_NotMatch:
 		inner := predicateAt(p.Field("not_match"), r.NotMatch, depth+1, errs)
 		return func(info *stream.ConnInfo) bool { return !inner(info) }
@@ -68,14 +67,4 @@ func predicateSet(p *config.Path, m *listenerv3.ListenerFilterChainMatchPredicat
 		out = append(out, predicateAt(p.Field("rules").Index(i), r, depth+1, errs))
 	}
 	return out
-}
-
-// someMatch tells whether one of the predicates gives want.
-func someMatch(list []predicate, info *stream.ConnInfo, want bool) bool {
-	for _, p := range list {
-		if p(info) == want {
-			return true
-		}
-	}
-	return false
 }

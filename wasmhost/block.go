@@ -49,17 +49,4 @@ func (s *Stream) Leave(t *stream.Turn) {
 
 // Last makes the calls that end a connection's context, in their order there: on_done, on_log,
 // on_delete. The VM is owned.
-func (s *Stream) Last() error {
-	if s.id == 0 {
-		return nil
-	}
-	g := s.vm.abi
-	defer delete(g.Contexts, s.id)
-	if _, err := g.Done(s.owner, s.id); err != nil {
-		return err
-	}
-	if err := g.Log(s.owner, s.id); err != nil {
-		return err
-	}
-	return g.Delete(s.owner, s.id)
-}
+func (s *Stream) Last() error { return s.finish(true) }

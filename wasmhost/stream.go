@@ -195,7 +195,7 @@ func (s *Stream) last(log bool) error {
 			return err
 		}
 	}
-	if err := s.finish(); err != nil {
+	if err := s.finish(false); err != nil {
 		return err
 	}
 	if s.vm.isClone {
@@ -204,7 +204,9 @@ func (s *Stream) last(log bool) error {
 	return nil
 }
 
-func (s *Stream) finish() error {
+// finish makes the last calls for the context, if it has one; on_log, where it is asked for, comes in
+// between.
+func (s *Stream) finish(log bool) error {
 	if s.id == 0 {
 		return nil
 	}
@@ -212,6 +214,11 @@ func (s *Stream) finish() error {
 	defer delete(g.Contexts, s.id)
 	if _, err := g.Done(s.owner, s.id); err != nil {
 		return err
+	}
+	if log {
+		if err := g.Log(s.owner, s.id); err != nil {
+			return err
+		}
 	}
 	return g.Delete(s.owner, s.id)
 }

@@ -81,6 +81,22 @@ type FilterObject struct {
 	ReadOnly bool
 }
 
+// SetFilterState puts an object into the stream's filter state.
+func (i *Info) SetFilterState(key string, o FilterObject) {
+	if i.FilterState == nil {
+		i.FilterState = map[string]FilterObject{}
+	}
+	i.FilterState[key] = o
+}
+
+// SetFilterState puts an object into the connection's filter state.
+func (c *ConnInfo) SetFilterState(key string, o FilterObject) {
+	if c.FilterState == nil {
+		c.FilterState = map[string]FilterObject{}
+	}
+	c.FilterState[key] = o
+}
+
 // Unset is the value of a duration of Info that has not come to be.
 const Unset time.Duration = -1
 

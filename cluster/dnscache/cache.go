@@ -245,7 +245,7 @@ func (c *Cache) settle(e *entry, a discover.Answer, err error) {
 	changed := false
 	if err == nil {
 		addrs := withPort(a.Addrs, e.name.Port)
-		changed = !same(e.addrs, addrs)
+		changed = !discover.SameAddresses(e.addrs, addrs)
 		if changed { // the first addresses are a change, too
 			c.stats.HostChanged.Inc()
 			e.addrs = addrs
@@ -356,17 +356,4 @@ func withPort(in []netip.Addr, port uint16) []netip.AddrPort {
 		}
 	}
 	return out
-}
-
-// same compares answers: servers rotate addresses, which changes nothing.
-func same(a, b []netip.AddrPort) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for _, x := range a {
-		if !slices.Contains(b, x) {
-			return false
-		}
-	}
-	return true
 }

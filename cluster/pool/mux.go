@@ -148,12 +148,7 @@ func (p *Pool) serveMux(t *stream.Turn) {
 			}
 			return
 		}
-		w := p.pending[0]
-		p.remove(w)
-		w.state, w.conn = assigned, c
-		p.mu.Unlock()
-		p.leftPending()
-		w.target.Post(t, stream.Event{Kind: stream.EventReady, Seq: w.seq})
+		p.serveFirst(t, c)
 	}
 }
 

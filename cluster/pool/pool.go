@@ -392,13 +392,19 @@ func (p *Pool) assign(t *stream.Turn, c *Conn) bool {
 		p.mu.Unlock()
 		return false
 	}
+	p.serveFirst(t, c)
+	return true
+}
+
+// serveFirst gives a connection to the stream that has waited longest. The caller holds mu, which it
+// gives up, and there is such a stream.
+func (p *Pool) serveFirst(t *stream.Turn, c *Conn) {
 	w := p.pending[0]
 	p.remove(w)
 	w.state, w.conn = assigned, c
 	p.mu.Unlock()
 	p.leftPending()
 	w.target.Post(t, stream.Event{Kind: stream.EventReady, Seq: w.seq})
-	return true
 }
 
 // release takes back a connection whose stream has ended or never began.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"sidecar/internal/task"
 )
 
 // holdings is what a process may fail to give back.
@@ -30,9 +32,8 @@ func (s *subject) holdings(ctx context.Context) (holdings, error) {
 	}
 	h := holdings{fds: u.FDs, maps: u.Maps, memfds: u.MemFDs, threads: u.Threads, rss: u.RSS}
 	h.goroutines, h.hasGoroutines = s.goStat(ctx, "goroutines")
-	pooled, _ := s.statSum(ctx, poolStats)
-	h.goroutines -= pooled
-	h.vms, _ = s.statSum(ctx, vmStats)
+	h.goroutines -= s.statSum(ctx, poolStats)
+	h.vms = s.statSum(ctx, vmStats)
 	return h, nil
 }
 
@@ -44,7 +45,7 @@ const flushInterval = 5 * time.Second
 
 // flushedHoldings are those after the process has written its gauges once more.
 func (s *subject) flushedHoldings(ctx context.Context) (holdings, error) {
-	if err := sleep(ctx, flushInterval+500*time.Millisecond); err != nil {
+	if err := task.Sleep(ctx, flushInterval+500*time.Millisecond); err != nil {
 		return holdings{}, err
 	}
 	return s.holdings(ctx)
@@ -63,7 +64,7 @@ func (s *subject) settledHoldings(ctx context.Context, before holdings) (holding
 		if back || time.Now().After(deadline) {
 			return h, nil
 		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+		if err := task.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return h, err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"sidecar/internal/bench/load"
 	"sidecar/internal/bench/upstream"
+	"sidecar/internal/task"
 )
 
 // eightByEight is h2load's arguments for 8 connections of 8 streams.
@@ -167,7 +168,7 @@ func watchRSS(ctx context.Context, s *subject) func() int64 {
 	var highest atomic.Int64
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for sleep(ctx, 20*time.Millisecond) == nil {
+		for task.Sleep(ctx, 20*time.Millisecond) == nil {
 			if u, err := s.proc.Usage(); err == nil {
 				highest.Store(max(highest.Load(), u.RSS))
 			}
@@ -227,7 +228,7 @@ func (s *subject) stalledPairs(ctx context.Context, pairs int, length time.Durat
 		conns, err := load.Stall(s.httpAddress(), upstream.PathSize+"67108864")
 		if err == nil {
 			// Time for the two to fill whatever they fill.
-			err = sleep(ctx, 300*time.Millisecond)
+			err = task.Sleep(ctx, 300*time.Millisecond)
 		}
 		var with time.Duration
 		if err == nil {

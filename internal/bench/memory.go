@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sidecar/internal/bench/load"
+	"sidecar/internal/task"
 )
 
 // settle is how long a proxy is left alone before its memory is read.
@@ -16,18 +17,6 @@ func (e *env) settle() time.Duration {
 	return 5 * time.Second
 }
 
-// sleep waits, or less when ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // settledRSS starts a proxy, leaves it alone, and reads its memory.
 func (e *env) settledRSS(ctx context.Context, sp spec) (int64, error) {
 	s, err := e.start(ctx, sp)
@@ -35,7 +24,7 @@ func (e *env) settledRSS(ctx context.Context, sp spec) (int64, error) {
 		return 0, err
 	}
 	defer s.stop()
-	if err := sleep(ctx, e.settle()); err != nil {
+	if err := task.Sleep(ctx, e.settle()); err != nil {
 		return 0, err
 	}
 	u, err := s.proc.Usage()
@@ -80,7 +69,7 @@ func runIdleConnections(ctx context.Context, e *env) error {
 		}
 		conns, err := load.Hold(s.httpAddress(), n, request, 1024)
 		if err == nil {
-			err = sleep(ctx, e.settle())
+			err = task.Sleep(ctx, e.settle())
 		}
 		after, usageErr := s.proc.Usage()
 		load.CloseAll(conns)

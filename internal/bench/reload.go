@@ -10,6 +10,7 @@ import (
 
 	"sidecar/internal/bench/load"
 	"sidecar/internal/bench/upstream"
+	"sidecar/internal/task"
 )
 
 const (
@@ -147,7 +148,7 @@ func watchThreads(ctx context.Context, s *subject) func() int {
 	var highest atomic.Int64
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for sleep(ctx, 50*time.Millisecond) == nil {
+		for task.Sleep(ctx, 50*time.Millisecond) == nil {
 			if u, err := s.proc.Usage(); err == nil {
 				highest.Store(max(highest.Load(), int64(u.Threads)))
 			}

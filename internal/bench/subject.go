@@ -177,10 +177,10 @@ func (s *subject) stat(ctx context.Context, name string) (float64, bool) {
 }
 
 // statSum adds up the statistics that match a pattern (a URL-escaped regular expression).
-func (s *subject) statSum(ctx context.Context, pattern string) (sum float64, found bool) {
+func (s *subject) statSum(ctx context.Context, pattern string) (sum float64) {
 	body, err := s.proc.Get(ctx, "/stats?filter="+pattern)
 	if err != nil {
-		return 0, false
+		return 0
 	}
 	for line := range strings.Lines(body) {
 		i := strings.LastIndex(line, ": ")
@@ -188,10 +188,10 @@ func (s *subject) statSum(ctx context.Context, pattern string) (sum float64, fou
 			continue
 		}
 		if v, err := strconv.ParseFloat(strings.TrimSpace(line[i+2:]), 64); err == nil {
-			sum, found = sum+v, true
+			sum += v
 		}
 	}
-	return sum, found
+	return sum
 }
 
 // alternate measures each subject in turn, round after round, and starts each round with another.

@@ -11,6 +11,7 @@ import (
 
 	"sidecar/internal/bench/load"
 	"sidecar/internal/bench/upstream"
+	"sidecar/internal/task"
 )
 
 const swapsPerSecond = 20
@@ -93,7 +94,7 @@ func awaitPlugin(ctx context.Context, s *subject, within time.Duration) error {
 			return fmt.Errorf("no answer from the plugin within %s: %w\n%s", within, err,
 				s.proc.LogTail(1500))
 		}
-		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+		if err := task.Sleep(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -122,7 +123,7 @@ func (r *swapRun) run(ctx context.Context, early, total time.Duration) (rssEarly
 	var swapErr error
 	wg.Go(func() { swapErr = r.swap(loadCtx, total) })
 	read := func(at time.Duration) (int64, error) {
-		if err := sleep(ctx, at); err != nil {
+		if err := task.Sleep(ctx, at); err != nil {
 			return 0, err
 		}
 		u, err := r.s.proc.Usage()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sidecar/internal/bench/load"
+	"sidecar/internal/task"
 )
 
 // identities makes the certificates of one bench.
@@ -195,7 +196,7 @@ func (e *env) idleHTTP2(ctx context.Context, sp spec, n int, c *tls.Config, wait
 	if err != nil {
 		return 0, err
 	}
-	if err := sleep(ctx, wait); err != nil {
+	if err := task.Sleep(ctx, wait); err != nil {
 		return 0, err
 	}
 	after, err := s.proc.Usage()
@@ -272,7 +273,7 @@ func (r *rotationRun) run(ctx context.Context, e *env, sp spec, total time.Durat
 		})
 	}
 	defer wg.Wait()
-	for sleep(loadCtx, time.Second) == nil {
+	for task.Sleep(loadCtx, time.Second) == nil {
 		id, err := r.ids.issue(benchHost)
 		if err != nil {
 			return err

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"time"
 
@@ -46,6 +47,29 @@ func Duration(p *Path, d *durationpb.Duration, def time.Duration, errs *Errors) 
 
 const maxDuration = time.Duration(1<<63 - 1)
 
+// CIDRFields are those of the message that Prefix reads.
+//
+//nolint:gochecknoglobals // immutable table
+var CIDRFields = Fields[*corev3.CidrRange]{Used: "address_prefix prefix_len"}
+
+// Prefix reads a CidrRange; a mapped IPv4 address is a plain one, and a length that is too great for
+// the address is the greatest (Network::Address::CidrRange::create). The zero Prefix, of a range that is
+// wrong, has no address in it.
+func Prefix(p *Path, m *corev3.CidrRange, errs *Errors) netip.Prefix {
+	CIDRFields.Check(p, m, errs)
+	a, err := netip.ParseAddr(m.GetAddressPrefix())
+	if err != nil {
+		errs.Addf(p.Field("address_prefix"), "%w", err)
+		return netip.Prefix{}
+	}
+	a = a.Unmap()
+	out, err := a.Prefix(min(int(m.GetPrefixLen().GetValue()), a.BitLen()))
+	if err != nil {
+		errs.Addf(p.Field("prefix_len"), "%w", err)
+	}
+	return out
+}
+
 // Fraction is a share of things, as a FractionalPercent says it: Numerator of Denominator.
 type Fraction struct {
 	Numerator, Denominator uint32
@@ -55,6 +79,43 @@ type Fraction struct {
 func (f Fraction) Hit(random uint64) bool {
 	return f.Denominator != 0 && random%uint64(f.Denominator) < uint64(f.Numerator)
 }
+
+// RuntimeFraction is a share that a key of the runtime may change.
+type RuntimeFraction struct {
+	Default Fraction
+	Key     string
+	// Lookup reads the runtime; nil: there is none.
+	Lookup func(key string) (Fraction, bool)
+}
+
+// RuntimeFractionFields are those of the message that CompileRuntimeFraction reads.
+//
+//nolint:gochecknoglobals // immutable table
+var RuntimeFractionFields = Fields[*corev3.RuntimeFractionalPercent]{Used: "default_value runtime_key"}
+
+// CompileRuntimeFraction reads a RuntimeFractionalPercent; def where it has no default_value.
+func CompileRuntimeFraction(p *Path, m *corev3.RuntimeFractionalPercent, def Fraction,
+	lookup func(key string) (Fraction, bool), errs *Errors,
+) RuntimeFraction {
+	RuntimeFractionFields.Check(p, m, errs)
+	return RuntimeFraction{
+		Default: FractionalPercent(p.Field("default_value"), m.GetDefaultValue(), def, errs),
+		Key:     m.GetRuntimeKey(), Lookup: lookup,
+	}
+}
+
+// Now is the share at the moment.
+func (f *RuntimeFraction) Now() Fraction {
+	if f.Key != "" && f.Lookup != nil {
+		if v, ok := f.Lookup(f.Key); ok {
+			return v
+		}
+	}
+	return f.Default
+}
+
+// Hit tells whether the thing with this random number is in the share.
+func (f *RuntimeFraction) Hit(random uint64) bool { return f.Now().Hit(random) }
 
 // FractionalPercent reads a share of a hundred, ten thousand or a million; def where none is set.
 func FractionalPercent(p *Path, f *typev3.FractionalPercent, def Fraction, errs *Errors) Fraction {

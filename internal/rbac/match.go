@@ -29,7 +29,6 @@ var (
 	permissionSetFields = config.Fields[*rbacv3.Permission_Set]{Used: "rules"}
 	principalSetFields  = config.Fields[*rbacv3.Principal_Set]{Used: "ids"}
 	authenticatedFields = config.Fields[*rbacv3.Principal_Authenticated]{Used: "principal_name"}
-	cidrFields          = config.Fields[*corev3.CidrRange]{Used: "address_prefix prefix_len"}
 	pathFields          = config.Fields[*matcherv3.PathMatcher]{Used: "path"}
 	extensionFields     = config.Fields[*corev3.TypedExtensionConfig]{Used: "name typed_config"}
 	templateFields      = config.Fields[*templatev3.UriTemplateMatchConfig]{Used: "path_template"}
@@ -40,33 +39,8 @@ const maxDepth = 64
 
 func never(*Subject) bool { return false }
 
-func some(list []matcher) matcher {
-	if len(list) == 1 {
-		return list[0]
-	}
-	return func(s *Subject) bool {
-		for _, m := range list {
-			if m(s) {
-				return true
-			}
-		}
-		return false
-	}
-}
-
-func every(list []matcher) matcher {
-	return func(s *Subject) bool {
-		for _, m := range list {
-			if !m(s) {
-				return false
-			}
-		}
-		return true
-	}
-}
-
 func permissions(p *config.Path, list []*rbacv3.Permission, errs *config.Errors, depth int) matcher {
-	return some(permissionList(p, list, errs, depth))
+	return match.Some(permissionList(p, list, errs, depth))
 }
 
 func permissionList(p *config.Path, list []*rbacv3.Permission, errs *config.Errors, depth int) []matcher {
@@ -90,9 +64,9 @@ func permission(p *config.Path, m *rbacv3.Permission, errs *config.Errors, depth
 	permissionFields.Check(p, m, errs)
 	switch r := m.GetRule().(type) {
 	case *rbacv3.Permission_AndRules:
-		return every(permissionSet(p.Field("and_rules"), r.AndRules, errs, depth))
+		return match.Every(permissionSet(p.Field("and_rules"), r.AndRules, errs, depth))
 	case *rbacv3.Permission_OrRules:
-		return some(permissionSet(p.Field("or_rules"), r.OrRules, errs, depth))
+		return match.Some(permissionSet(p.Field("or_rules"), r.OrRules, errs, depth))
 	case *rbacv3.Permission_NotRule:
 		inner := permission(p.Field("not_rule"), r.NotRule, errs, depth+1)
 		return func(s *Subject) bool { return !inner(s) }
@@ -129,7 +103,7 @@ func permission(p *config.Path, m *rbacv3.Permission, errs *config.Errors, depth
 }
 
 func principals(p *config.Path, list []*rbacv3.Principal, errs *config.Errors, depth int) matcher {
-	return some(principalList(p, list, errs, depth))
+	return match.Some(principalList(p, list, errs, depth))
 }
 
 func principalList(p *config.Path, list []*rbacv3.Principal, errs *config.Errors, depth int) []matcher {
@@ -153,9 +127,9 @@ func principal(p *config.Path, m *rbacv3.Principal, errs *config.Errors, depth i
 	principalFields.Check(p, m, errs)
 	switch r := m.GetIdentifier().(type) {
 	case *rbacv3.Principal_AndIds:
-		return every(principalSet(p.Field("and_ids"), r.AndIds, errs, depth))
+		return match.Every(principalSet(p.Field("and_ids"), r.AndIds, errs, depth))
 	case *rbacv3.Principal_OrIds:
-		return some(principalSet(p.Field("or_ids"), r.OrIds, errs, depth))
+		return match.Some(principalSet(p.Field("or_ids"), r.OrIds, errs, depth))
 	case *rbacv3.Principal_NotId:
 		inner := principal(p.Field("not_id"), r.NotId, errs, depth+1)
 		return func(s *Subject) bool { return !inner(s) }
@@ -209,18 +183,7 @@ func authenticated(p *config.Path, m *rbacv3.Principal_Authenticated, errs *conf
 }
 
 func cidr(p *config.Path, m *corev3.CidrRange, errs *config.Errors, of func(s *Subject) netip.Addr) matcher {
-	cidrFields.Check(p, m, errs)
-	addr, err := netip.ParseAddr(m.GetAddressPrefix())
-	if err != nil {
-		errs.Addf(p.Field("address_prefix"), "%w", err)
-		return never
-	}
-	addr = addr.Unmap()
-	prefix, err := addr.Prefix(min(int(m.GetPrefixLen().GetValue()), addr.BitLen()))
-	if err != nil {
-		errs.Addf(p.Field("prefix_len"), "%w", err)
-		return never
-	}
+	prefix := config.Prefix(p, m, errs)
 	return func(s *Subject) bool { return prefix.Contains(of(s).Unmap()) }
 }
 

@@ -20,7 +20,7 @@ func TestFields(t *testing.T) {
 		"envoy.config.route.v3.HeaderMatcher", "envoy.type.matcher.v3.StringMatcher",
 		"envoy.type.matcher.v3.MetadataMatcher", "envoy.type.matcher.v3.FilterStateMatcher", "envoy.type.v3.Int32Range",
 	}, rulesFields, policyFields, permissionFields, principalFields, permissionSetFields, principalSetFields,
-		authenticatedFields, cidrFields, pathFields, extensionFields, templateFields)
+		authenticatedFields, config.CIDRFields, pathFields, extensionFields, templateFields)
 }
 
 func compile(t *testing.T, yaml string) (*Engine, error) {

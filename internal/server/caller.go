@@ -28,12 +28,43 @@ type call struct {
 	req     *wasmhost.CallRequest
 	done    func(*stream.Turn, wasmhost.CallResult)
 
-	mon     stream.Monitor
+	mon stream.Monitor
+	outgoing
+	result wasmhost.CallResult
+}
+
+// outgoing is what a call-out holds of its upstream.
+type outgoing struct {
 	attempt cluster.Attempt
 	enc     stream.Encoder
-	result  wasmhost.CallResult
 	timer   *time.Timer
 	over    bool
+}
+
+// release lets go of the upstream, and marks the call as over.
+func (o *outgoing) release(t *stream.Turn) {
+	o.over = true
+	if o.timer != nil {
+		o.timer.Stop()
+	}
+	if o.enc != nil {
+		o.enc.Reset(t, &stream.Fault{Reason: stream.ReasonLocalReset})
+		o.enc.Release(t)
+		o.enc = nil
+	}
+	o.attempt.Cancel(t)
+}
+
+// target finds the cluster of a call-out, which must have hosts.
+func (c caller) target(name string) (*cluster.Cluster, error) {
+	cl := c.s.clusters.Get(name)
+	if cl == nil {
+		return nil, wasmhost.ErrNoCluster
+	}
+	if len(cl.Hosts().Hosts) == 0 && !cl.Config().Kind.Unlisted() {
+		return nil, errNoHost
+	}
+	return cl, nil
 }
 
 // HasCluster implements wasmhost.Caller.
@@ -43,12 +74,9 @@ func (c caller) HasCluster(name string) bool { return c.s.clusters.Get(name) != 
 func (c caller) CallHTTP(_ *stream.Turn, r *wasmhost.CallRequest,
 	done func(*stream.Turn, wasmhost.CallResult),
 ) (func(*stream.Turn), error) {
-	cl := c.s.clusters.Get(r.Cluster)
-	if cl == nil {
-		return nil, wasmhost.ErrNoCluster
-	}
-	if len(cl.Hosts().Hosts) == 0 && !cl.Config().Kind.Unlisted() {
-		return nil, errNoHost
+	cl, err := c.target(r.Cluster)
+	if err != nil {
+		return nil, err
 	}
 	r.Headers.SetStatic(header.XEnvoyInternal, "true")
 	if len(r.Body) > 0 {
@@ -170,16 +198,7 @@ func (k *call) synthesize(t *stream.Turn, status int, body string) {
 
 // end lets go of the upstream and tells the plugin, unless it has cancelled.
 func (k *call) end(t *stream.Turn, tell bool) {
-	k.over = true
-	if k.timer != nil {
-		k.timer.Stop()
-	}
-	if k.enc != nil {
-		k.enc.Reset(t, &stream.Fault{Reason: stream.ReasonLocalReset})
-		k.enc.Release(t)
-		k.enc = nil
-	}
-	k.attempt.Cancel(t)
+	k.release(t)
 	if tell {
 		t.Later(func(t *stream.Turn) { k.done(t, k.result) })
 	}

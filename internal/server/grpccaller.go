@@ -24,11 +24,8 @@ type grpcCall struct {
 	req     *wasmhost.GRPCRequest
 	on      func(*stream.Turn, wasmhost.GRPCEvent)
 
-	mon     stream.Monitor
-	attempt cluster.Attempt
-	enc     stream.Encoder
-	timer   *time.Timer
-	over    bool
+	mon stream.Monitor
+	outgoing
 
 	out    []byte // framed messages that wait for the upstream
 	outEnd bool
@@ -51,12 +48,9 @@ const (
 func (c caller) OpenGRPC(_ *stream.Turn, r *wasmhost.GRPCRequest,
 	on func(*stream.Turn, wasmhost.GRPCEvent),
 ) (wasmhost.GRPCStream, error) {
-	cl := c.s.clusters.Get(r.Cluster)
-	if cl == nil {
-		return nil, wasmhost.ErrNoCluster
-	}
-	if len(cl.Hosts().Hosts) == 0 && !cl.Config().Kind.Unlisted() {
-		return nil, errNoHost
+	cl, err := c.target(r.Cluster)
+	if err != nil {
+		return nil, err
 	}
 	k := &grpcCall{cluster: cl, req: r, on: on}
 	if !r.Stream {
@@ -316,16 +310,7 @@ func resetText(f *stream.Fault) string {
 
 // end lets go of the upstream.
 func (k *grpcCall) end(t *stream.Turn) {
-	k.over = true
-	if k.timer != nil {
-		k.timer.Stop()
-	}
-	if k.enc != nil {
-		k.enc.Reset(t, &stream.Fault{Reason: stream.ReasonLocalReset})
-		k.enc.Release(t)
-		k.enc = nil
-	}
-	k.attempt.Cancel(t)
+	k.release(t)
 	k.in, k.out = nil, nil
 }
 

@@ -44,7 +44,6 @@ var (
 		Refused: "signature_algorithms compliance_policies",
 	}
 	keyLogFields      = config.Fields[*tlsv3.TlsKeyLog]{Used: "path local_address_range remote_address_range"}
-	rangeFields       = config.Fields[*corev3.CidrRange]{Used: "address_prefix prefix_len"}
 	sdsFields         = config.Fields[*tlsv3.SdsSecretConfig]{Used: "name sds_config"}
 	secretFields      = config.Fields[*tlsv3.Secret]{Used: "name tls_certificate session_ticket_keys validation_context generic_secret"}
 	certificateFields = config.Fields[*tlsv3.TlsCertificate]{

@@ -3,6 +3,7 @@ package tlsctx
 import (
 	"testing"
 
+	"sidecar/internal/config"
 	"sidecar/internal/config/configtest"
 )
 
@@ -11,5 +12,5 @@ func TestFields(t *testing.T) {
 	configtest.Covers(t, configtest.Elsewhere{
 		"envoy.config.core.v3.ConfigSource", "envoy.type.matcher.v3.StringMatcher",
 	}, downstreamFields, upstreamFields, commonFields, combinedFields, paramsFields, keyLogFields, sdsFields, secretFields,
-		certificateFields, ticketFields, genericFields, watchedFields, validationFields, sanFields, rangeFields)
+		certificateFields, ticketFields, genericFields, watchedFields, validationFields, sanFields, config.CIDRFields)
 }

@@ -44,20 +44,7 @@ func compileKeyLog(p *config.Path, m *tlsv3.TlsKeyLog, errs *config.Errors) *key
 func compileRanges(p *config.Path, list []*corev3.CidrRange, errs *config.Errors) []netip.Prefix {
 	var out []netip.Prefix
 	for i, r := range list {
-		rangeFields.Check(p.Index(i), r, errs)
-		a, err := netip.ParseAddr(r.GetAddressPrefix())
-		if err != nil {
-			errs.Addf(p.Index(i).Field("address_prefix"), "%w", err)
-			continue
-		}
-		a = a.Unmap()
-		// Envoy takes a length that is too great for the greatest.
-		pre, err := a.Prefix(min(int(r.GetPrefixLen().GetValue()), a.BitLen()))
-		if err != nil {
-			errs.Addf(p.Index(i).Field("prefix_len"), "%w", err)
-			continue
-		}
-		out = append(out, pre)
+		out = append(out, config.Prefix(p.Index(i), r, errs))
 	}
 	return out
 }

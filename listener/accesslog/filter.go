@@ -81,11 +81,11 @@ func compileFilter(
 	case *accesslogv3.AccessLogFilter_AndFilter:
 		p = p.Field("and_filter")
 		andFields.Check(p, s.AndFilter, errs)
-		return and(compileAll(p, s.AndFilter.GetFilters(), o, errs, depth))
+		return match.Every(compileAll(p, s.AndFilter.GetFilters(), o, errs, depth))
 	case *accesslogv3.AccessLogFilter_OrFilter:
 		p = p.Field("or_filter")
 		orFields.Check(p, s.OrFilter, errs)
-		return or(compileAll(p, s.OrFilter.GetFilters(), o, errs, depth))
+		return match.Some(compileAll(p, s.OrFilter.GetFilters(), o, errs, depth))
 	case *accesslogv3.AccessLogFilter_HeaderFilter:
 		p = p.Field("header_filter")
 		headerFields.Check(p, s.HeaderFilter, errs)
@@ -111,28 +111,6 @@ func compileAll(
 		out[i] = compileFilter(p.Field("filters").Index(i), f, o, errs, depth+1)
 	}
 	return out
-}
-
-func and(list []Filter) Filter {
-	return func(in *stream.Info) bool {
-		for _, f := range list {
-			if !f(in) {
-				return false
-			}
-		}
-		return true
-	}
-}
-
-func or(list []Filter) Filter {
-	return func(in *stream.Info) bool {
-		for _, f := range list {
-			if f(in) {
-				return true
-			}
-		}
-		return false
-	}
 }
 
 // comparison compiles the comparison with a number that the runtime may override.

@@ -192,12 +192,12 @@ type Mirror struct {
 	Suffix bool
 
 	cluster, clusterHeader string
-	fraction               *runtimeFraction
+	fraction               *config.RuntimeFraction
 }
 
 // Cluster returns where a request is copied to; "" for nowhere.
 func (m *Mirror) Cluster(h *header.Map, random uint64) string {
-	if m.fraction != nil && !m.fraction.hit(random) {
+	if m.fraction != nil && !m.fraction.Hit(random) {
 		return ""
 	}
 	if m.clusterHeader == "" {

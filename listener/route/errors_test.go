@@ -26,7 +26,7 @@ func TestEveryFieldIsAccountedFor(t *testing.T) {
 		"envoy.type.matcher.v3.FilterStateMatcher",
 	},
 		configurationFields, virtualHostFields, virtualClusterFields, routeFields, decoratorFields, matchFields,
-		tlsMatchFields, runtimeFractionFields, actionFields, upgradeFields, connectFields,
+		tlsMatchFields, config.RuntimeFractionFields, actionFields, upgradeFields, connectFields,
 		durationFields, mirrorFields, weightedFields, clusterWeightFields, redirectFields,
 		directResponseFields, retryFields, retryPriorityFields, retryPredicateFields, backOffFields,
 		limitedBackOffFields, resetHeaderFields, metadataFields, perRouteFields,

@@ -57,10 +57,6 @@ var tlsMatchFields = config.Fields[*routev3.RouteMatch_TlsContextMatchOptions]{
 	Used: "presented validated",
 }
 
-var runtimeFractionFields = config.Fields[*corev3.RuntimeFractionalPercent]{
-	Used: "default_value runtime_key",
-}
-
 var actionFields = config.Fields[*routev3.RouteAction]{
 	Used: `cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite
 		regex_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header

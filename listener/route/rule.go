@@ -88,7 +88,7 @@ func (m *pathMatch) begins(path string) bool {
 
 // conditions are what a route asks for besides its path; all must hold.
 type conditions struct {
-	runtime     *runtimeFraction
+	runtime     *config.RuntimeFraction
 	headers     match.Headers
 	queries     []match.Query
 	cookies     []match.Cookie
@@ -106,7 +106,7 @@ func (r *rule) matches(q *request) bool {
 }
 
 func (c *conditions) hold(q *request) bool {
-	if c.runtime != nil && !c.runtime.hit(q.random) || c.grpc && !grpchttp.IsRequest(q.h) || !c.headers.Match(q.h) {
+	if c.runtime != nil && !c.runtime.Hit(q.random) || c.grpc && !grpchttp.IsRequest(q.h) || !c.headers.Match(q.h) {
 		return false
 	}
 	for i := range c.queries {
@@ -144,28 +144,9 @@ func (t *routeTLS) match(info *stream.Info) bool {
 		(t.validated == nil || *t.validated == tls.PeerValidated)
 }
 
-// runtimeFraction is a share of requests that a runtime key may change.
-type runtimeFraction struct {
-	lookup func(key string) (config.Fraction, bool)
-	key    string
-	def    config.Fraction
-}
-
-func (f *runtimeFraction) hit(random uint64) bool {
-	if f.key != "" && f.lookup != nil {
-		if v, ok := f.lookup(f.key); ok {
-			return v.Hit(random)
-		}
-	}
-	return f.def.Hit(random)
-}
-
-func (c *compiler) runtimeFraction(p *config.Path, rf runtimeFractional) *runtimeFraction {
-	runtimeFractionFields.Check(p, rf, c.errs)
-	return &runtimeFraction{
-		lookup: c.env.Runtime, key: rf.GetRuntimeKey(),
-		def: config.FractionalPercent(p.Field("default_value"), rf.GetDefaultValue(), config.Fraction{}, c.errs),
-	}
+func (c *compiler) runtimeFraction(p *config.Path, m runtimeFractional) *config.RuntimeFraction {
+	f := config.CompileRuntimeFraction(p, m, config.Fraction{}, c.env.Runtime, c.errs)
+	return &f
 }
 
 // pathMatch reads the path_specifier.

@@ -512,13 +512,10 @@ func put(i *stream.Info, key string, v any, readOnly bool) abi.Status {
 	if i.FilterState[key].ReadOnly {
 		return abi.BadArgument
 	}
-	if i.FilterState == nil {
-		i.FilterState = map[string]stream.FilterObject{}
-	}
 	if _, ok := i.FilterState[key]; !ok && len(i.FilterState) >= maxObjects {
 		return abi.InternalFailure
 	}
-	i.FilterState[key] = stream.FilterObject{Value: v, ReadOnly: readOnly}
+	i.SetFilterState(key, stream.FilterObject{Value: v, ReadOnly: readOnly})
 	return abi.OK
 }
 

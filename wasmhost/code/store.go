@@ -1,6 +1,7 @@
 package code
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -200,21 +201,10 @@ func (s *Store) fetch(ctx context.Context, r *Remote) (Code, error) {
 		if try >= r.Retries || (r.Cluster == "" && !fetch.Temporary(err)) {
 			return Code{}, fmt.Errorf("code from %s: %w", r, err)
 		}
-		if err := sleep(ctx, delay/2+rand.N(delay/2+1)); err != nil {
+		if err := task.Sleep(ctx, delay/2+rand.N(delay/2+1)); err != nil {
 			return Code{}, err
 		}
 		delay = min(2*delay, r.MaxDelay)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
@@ -232,19 +222,12 @@ func (s *Store) once(ctx context.Context, r *Remote) (Code, cache.Reference, err
 	code := Code{b, sha256.Sum256(b)}
 	ref := cache.Reference{Code: hex.EncodeToString(code.Digest[:]), Manifest: manifest}
 	if r.SHA256 != "" && !matches(ref, r.SHA256) {
-		return Code{}, ref, fmt.Errorf("its SHA-256 is %s, and the configuration says %s", or(manifest, ref.Code), r.SHA256)
+		return Code{}, ref, fmt.Errorf("its SHA-256 is %s, and the configuration says %s", cmp.Or(manifest, ref.Code), r.SHA256)
 	}
 	if !fetch.IsModule(b) {
 		return Code{}, ref, errors.New("it is no Wasm module")
 	}
 	return code, ref, nil
-}
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 // matches tells whether code is what a configuration says. That of an image may be its manifest's

@@ -13,6 +13,7 @@ import (
 
 	"sidecar/internal/compat/corpus"
 	"sidecar/internal/compat/wire"
+	"sidecar/internal/task"
 )
 
 type client struct {
@@ -83,7 +84,7 @@ func failure(err error) string {
 func (c *client) settleDown() {
 	if c.out.End != "" {
 		// The proxy's other side may not be through yet.
-		_ = pause(c.ctx, c.settle)
+		_ = task.Sleep(c.ctx, c.settle)
 		return
 	}
 	if err := c.conn.SetReadDeadline(time.Now().Add(c.settle)); err != nil {
@@ -103,7 +104,7 @@ func (c *client) settleDown() {
 		c.out.End = EndOpen
 		return
 	}
-	_ = pause(c.ctx, c.settle/2) // as above
+	_ = task.Sleep(c.ctx, c.settle/2) // as above
 }
 
 func (c *client) step(s corpus.Step) error {
@@ -119,7 +120,7 @@ func (c *client) step(s corpus.Step) error {
 	case s.Data > 0:
 		return c.readData(s.Data)
 	case s.Wait > 0:
-		return pause(c.ctx, time.Duration(s.Wait))
+		return task.Sleep(c.ctx, time.Duration(s.Wait))
 	case s.Signal != "":
 		c.signals.give(s.Signal)
 		return nil

@@ -13,6 +13,7 @@ import (
 
 	"sidecar/internal/compat/corpus"
 	"sidecar/internal/compat/wire"
+	"sidecar/internal/task"
 )
 
 // connection is one connection that a proxy opened to an upstream.
@@ -130,7 +131,7 @@ func (c *connection) step(s corpus.Step) error {
 	case s.Data > 0:
 		return c.readData(s.Data)
 	case s.Wait > 0:
-		return pause(c.scene.ctx, time.Duration(s.Wait))
+		return task.Sleep(c.scene.ctx, time.Duration(s.Wait))
 	case s.Signal != "":
 		c.scene.signals.give(s.Signal)
 		return nil

@@ -1,6 +1,7 @@
 package wasmcli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -162,8 +163,8 @@ func (f *runFlags) read() (*scenario, error) {
 	p := &s.Plugin
 	set(&p.Configuration, f.config)
 	set(&p.VMConfiguration, f.vmConfig)
-	p.Name, p.RootID, p.VMID = or(f.plugin.Name, p.Name), or(f.plugin.RootID, p.RootID), or(f.plugin.VMID, p.VMID)
-	p.FailurePolicy = or(f.plugin.FailurePolicy, p.FailurePolicy)
+	p.Name, p.RootID, p.VMID = cmp.Or(f.plugin.Name, p.Name), cmp.Or(f.plugin.RootID, p.RootID), cmp.Or(f.plugin.VMID, p.VMID)
+	p.FailurePolicy = cmp.Or(f.plugin.FailurePolicy, p.FailurePolicy)
 	p.AllowHeadersStop = p.AllowHeadersStop || f.plugin.AllowHeadersStop
 	if f.deadline != 0 {
 		p.Deadline = duration(f.deadline)
@@ -392,7 +393,7 @@ func (r *runner) newSender(x *exchange) *sender {
 		ID: r.count, Start: time.Now(), Listener: "wasm-run", TransportProtocol: "raw_buffer",
 		Local: stream.IPAddr(netip.MustParseAddrPort("127.0.0.1:80")),
 	}
-	remote, err := netip.ParseAddrPort(or(x.Source, "127.0.0.1:40000"))
+	remote, err := netip.ParseAddrPort(cmp.Or(x.Source, "127.0.0.1:40000"))
 	if err != nil {
 		remote = netip.MustParseAddrPort("127.0.0.1:40000")
 		r.out.line("! source %q is no address with a port", x.Source)

@@ -1,6 +1,7 @@
 package wasmcli
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -75,10 +76,10 @@ func newDriver(x *exchange, conn *stream.ConnInfo, mk func(filter.Stream) any) *
 	d.info.Remote = conn.Remote.IP.Addr()
 	r := &x.Request
 	for _, h := range [][2]string{
-		{":authority", or(r.Authority, "localhost")},
-		{":path", or(r.Path, "/")},
-		{":method", or(r.Method, d.method())},
-		{":scheme", or(r.Scheme, "http")},
+		{":authority", cmp.Or(r.Authority, "localhost")},
+		{":path", cmp.Or(r.Path, "/")},
+		{":method", cmp.Or(r.Method, d.method())},
+		{":scheme", cmp.Or(r.Scheme, "http")},
 	} {
 		if !has(r.Headers, h[0]) {
 			d.request.Add(h[0], h[1])
@@ -100,13 +101,6 @@ func (d *driver) method() string {
 		return "POST"
 	}
 	return "GET"
-}
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 func has(list pairs, name string) bool {

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -129,7 +130,7 @@ func (s *session) token(ctx context.Context, ch challenge) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	scope := or(ch.params["scope"], "repository:"+s.ref.Repository+":pull")
+	scope := cmp.Or(ch.params["scope"], "repository:"+s.ref.Repository+":pull")
 	var req *http.Request
 	if s.creds.IdentityToken != "" {
 		form := url.Values{
@@ -171,17 +172,10 @@ func (s *session) token(ctx context.Context, ch challenge) (string, error) {
 		Token       string `json:"token"`
 		AccessToken string `json:"access_token"`
 	}
-	if err := json.Unmarshal(body, &answer); err != nil || or(answer.Token, answer.AccessToken) == "" {
+	if err := json.Unmarshal(body, &answer); err != nil || cmp.Or(answer.Token, answer.AccessToken) == "" {
 		return "", &Error{URL: u.Redacted(), Err: errors.New("the answer has no token")}
 	}
-	return "Bearer " + or(answer.Token, answer.AccessToken), nil
-}
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
+	return "Bearer " + cmp.Or(answer.Token, answer.AccessToken), nil
 }
 
 // realm is the token server of a challenge. It must be reached by HTTPS, but on the registry's own host

@@ -81,10 +81,7 @@ func (o one) OnRequestHeaders(*stream.Turn, *header.Map, bool) filter.Action {
 		return filter.Continue
 	}
 	if v, ok := o.protocols[p]; ok {
-		if info.FilterState == nil {
-			info.FilterState = map[string]stream.FilterObject{}
-		}
-		info.FilterState[stateKey] = v
+		info.SetFilterState(stateKey, v)
 	}
 	return filter.Continue
 }

@@ -46,11 +46,8 @@ func (f *Filter) OnRequestHeaders(_ *stream.Turn, h *header.Map, _ bool) filter.
 			f.cfg.stats.NoAccept.Inc()
 			return filter.Continue
 		}
-		if info.FilterState == nil {
-			info.FilterState = map[string]stream.FilterObject{}
-		}
 		x = &chain{}
-		info.FilterState[stateKey] = stream.FilterObject{Value: x}
+		info.SetFilterState(stateKey, stream.FilterObject{Value: x})
 	}
 	x.list = append(x.list, f.cfg)
 	// A compressor before this one may have taken the header out.

@@ -5,7 +5,6 @@ package cors
 import (
 	"errors"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	"google.golang.org/protobuf/proto"
 
@@ -40,7 +39,6 @@ var (
 		Used: "allow_origin_string_match allow_methods allow_headers expose_headers max_age allow_credentials " +
 			"filter_enabled shadow_enabled allow_private_network_access forward_not_matching_preflights",
 	}
-	fractionFields = config.Fields[*corev3.RuntimeFractionalPercent]{Used: "default_value runtime_key"}
 )
 
 // Env is what compiling may use.
@@ -67,12 +65,7 @@ type Policy struct {
 	origins                          []match.String
 	methods, headers, expose, maxAge string
 	credentials, private, forward    bool
-	enabled, shadow                  fraction
-}
-
-type fraction struct {
-	value config.Fraction
-	key   string
+	enabled, shadow                  config.RuntimeFraction
 }
 
 // Entry is the filter as the binary knows it.
@@ -88,12 +81,12 @@ func Entry(env Env) filter.HTTPEntry {
 		if !ok {
 			return nil, errors.New("is no CORS policy")
 		}
-		return compilePolicy(p)
+		return compilePolicy(p, env)
 	}
 	return e
 }
 
-func compilePolicy(m *corsv3.CorsPolicy) (any, error) {
+func compilePolicy(m *corsv3.CorsPolicy, env Env) (any, error) {
 	var errs config.Errors
 	policyFields.Check(nil, m, &errs)
 	p := &Policy{
@@ -105,31 +98,14 @@ func compilePolicy(m *corsv3.CorsPolicy) (any, error) {
 	for i, o := range m.GetAllowOriginStringMatch() {
 		p.origins = append(p.origins, match.CompileString(config.Field("allow_origin_string_match").Index(i), o, &errs))
 	}
-	p.enabled = compileFraction("filter_enabled", m.GetFilterEnabled(), 1, &errs)
-	p.shadow = compileFraction("shadow_enabled", m.GetShadowEnabled(), 0, &errs)
+	p.enabled = config.RuntimeFraction{Default: config.Fraction{Numerator: 1, Denominator: 1}}
+	if f := m.GetFilterEnabled(); f != nil {
+		p.enabled = config.CompileRuntimeFraction(config.Field("filter_enabled"), f, p.enabled.Default, env.Runtime, &errs)
+	}
+	if f := m.GetShadowEnabled(); f != nil {
+		p.shadow = config.CompileRuntimeFraction(config.Field("shadow_enabled"), f, config.Fraction{}, env.Runtime, &errs)
+	}
 	return p, errs.Err()
-}
-
-func compileFraction(field string, m *corev3.RuntimeFractionalPercent, def uint32, errs *config.Errors) fraction {
-	whole := config.Fraction{Numerator: def, Denominator: 1}
-	if m == nil {
-		return fraction{value: whole}
-	}
-	at := config.Field(field)
-	fractionFields.Check(at, m, errs)
-	return fraction{
-		value: config.FractionalPercent(at.Field("default_value"), m.GetDefaultValue(), whole, errs), key: m.GetRuntimeKey(),
-	}
-}
-
-func (c *Config) roll(f *fraction) bool {
-	v := f.value
-	if f.key != "" && c.env.Runtime != nil {
-		if r, ok := c.env.Runtime(f.key); ok {
-			v = r
-		}
-	}
-	return v.Numerator >= v.Denominator || c.env.Random()%uint64(v.Denominator) < uint64(v.Numerator)
 }
 
 // Filter is that of one stream.
@@ -160,7 +136,7 @@ func (f *Filter) OnRequestHeaders(t *stream.Turn, h *header.Map, _ bool) filter.
 	if !ok {
 		return filter.Continue
 	}
-	enabled, shadow := f.cfg.roll(&p.enabled), f.cfg.roll(&p.shadow)
+	enabled, shadow := p.enabled.Hit(f.cfg.env.Random()), p.shadow.Hit(f.cfg.env.Random())
 	if !enabled && !shadow {
 		return filter.Continue
 	}

@@ -16,7 +16,7 @@ const policy = `{allow_origin_string_match: [{suffix: .a.com}], allow_methods: "
 
 func TestFields(t *testing.T) {
 	t.Parallel()
-	configtest.Covers(t, configtest.Elsewhere{"envoy.type.matcher.v3.StringMatcher"}, fields, policyFields, fractionFields)
+	configtest.Covers(t, configtest.Elsewhere{"envoy.type.matcher.v3.StringMatcher"}, fields, policyFields, config.RuntimeFractionFields)
 }
 
 func TestCORS(t *testing.T) {

@@ -6,6 +6,7 @@
 package fault
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 	"sync"
@@ -59,12 +60,6 @@ type Stats struct {
 	Active   stats.Gauge   `stat:"active_faults"`
 }
 
-// share is a percentage with the key that overrides it.
-type share struct {
-	value config.Fraction
-	key   string
-}
-
 // Settings say what to do to which requests; those of a route take the place of the filter's.
 type Settings struct {
 	delay, abort, limit             bool
@@ -74,7 +69,7 @@ type Settings struct {
 	httpStatus                      int
 	grpcStatus                      int // -1: none
 	limitBytes                      uint64
-	delayShare, abortShare, limitBy share
+	delayShare, abortShare, limitBy config.RuntimeFraction
 
 	cluster   string
 	headers   match.Headers
@@ -120,7 +115,7 @@ func (c *Config) counts(name string) bool {
 // Entry is the filter as the binary knows it.
 func Entry(env Env) filter.HTTPEntry {
 	e := filter.RegisterHTTP(Name, &faultv3.HTTPFault{}, func(m *faultv3.HTTPFault, c filter.Context) (any, error) {
-		own, err := compile(m)
+		own, err := compile(m, &env)
 		if err != nil {
 			return nil, err
 		}
@@ -133,7 +128,7 @@ func Entry(env Env) filter.HTTPEntry {
 		if !ok {
 			return nil, errors.New("is no fault configuration")
 		}
-		s, err := compile(f)
+		s, err := compile(f, &env)
 		if err != nil {
 			return nil, err
 		}
@@ -145,17 +140,17 @@ func Entry(env Env) filter.HTTPEntry {
 // Retire implements filter.Retirer.
 func (c *Config) Retire() { c.scope.Close() }
 
-func compile(m *faultv3.HTTPFault) (*Settings, error) {
+func compile(m *faultv3.HTTPFault, env *Env) (*Settings, error) {
 	var errs config.Errors
 	fields.Check(nil, m, &errs)
 	s := &Settings{
 		cluster: m.GetUpstreamCluster(), headers: match.CompileHeaders(config.Field("headers"), m.GetHeaders(), &errs),
 		maxActive: uint64(m.GetMaxActiveFaults().GetValue()), bounded: m.GetMaxActiveFaults() != nil, perNode: !m.GetDisableDownstreamClusterStats(),
 		grpcStatus: -1,
-		delayKey:   or(m.GetDelayDurationRuntime(), "fault.http.delay.fixed_duration_ms"),
-		statusKey:  or(m.GetAbortHttpStatusRuntime(), "fault.http.abort.http_status"),
-		grpcKey:    or(m.GetAbortGrpcStatusRuntime(), "fault.http.abort.grpc_status"),
-		activeKey:  or(m.GetMaxActiveFaultsRuntime(), "fault.http.max_active_faults"),
+		delayKey:   cmp.Or(m.GetDelayDurationRuntime(), "fault.http.delay.fixed_duration_ms"),
+		statusKey:  cmp.Or(m.GetAbortHttpStatusRuntime(), "fault.http.abort.http_status"),
+		grpcKey:    cmp.Or(m.GetAbortGrpcStatusRuntime(), "fault.http.abort.grpc_status"),
+		activeKey:  cmp.Or(m.GetMaxActiveFaultsRuntime(), "fault.http.max_active_faults"),
 	}
 	for _, n := range m.GetDownstreamNodes() {
 		if s.nodes == nil {
@@ -168,7 +163,7 @@ func compile(m *faultv3.HTTPFault) (*Settings, error) {
 		delayFields.Check(p, d, &errs)
 		s.delay, s.delayByHeader = true, d.GetHeaderDelay() != nil
 		s.delayTime = config.Duration(p.Field("fixed_delay"), d.GetFixedDelay(), 0, &errs)
-		s.delayShare = percentage(p, d.GetPercentage(), m.GetDelayPercentRuntime(), "delay.fixed_delay_percent", &errs)
+		s.delayShare = env.percentage(p, d.GetPercentage(), m.GetDelayPercentRuntime(), "delay.fixed_delay_percent", &errs)
 	}
 	if a := m.GetAbort(); a != nil {
 		p := config.Field("abort")
@@ -178,7 +173,7 @@ func compile(m *faultv3.HTTPFault) (*Settings, error) {
 		if _, ok := a.GetErrorType().(*faultv3.FaultAbort_GrpcStatus); ok {
 			s.grpcStatus = int(a.GetGrpcStatus())
 		}
-		s.abortShare = percentage(p, a.GetPercentage(), m.GetAbortPercentRuntime(), "abort.abort_percent", &errs)
+		s.abortShare = env.percentage(p, a.GetPercentage(), m.GetAbortPercentRuntime(), "abort.abort_percent", &errs)
 	}
 	if l := m.GetResponseRateLimit(); l != nil {
 		p := config.Field("response_rate_limit")
@@ -186,7 +181,7 @@ func compile(m *faultv3.HTTPFault) (*Settings, error) {
 		fixedFields.Check(p.Field("fixed_limit"), l.GetFixedLimit(), &errs)
 		s.limit, s.limitByHeader = true, l.GetHeaderLimit() != nil
 		s.limitBytes = l.GetFixedLimit().GetLimitKbps() << 10
-		s.limitBy = percentage(p, l.GetPercentage(), m.GetResponseRateLimitPercentRuntime(),
+		s.limitBy = env.percentage(p, l.GetPercentage(), m.GetResponseRateLimitPercentRuntime(),
 			"rate_limit.response_percent", &errs)
 	}
 	if err := errs.Err(); err != nil {
@@ -195,19 +190,11 @@ func compile(m *faultv3.HTTPFault) (*Settings, error) {
 	return s, nil
 }
 
-func or(v, fallback string) string {
-	if v == "" {
-		return fallback
-	}
-	return v
-}
-
-func percentage(p *config.Path, m *typev3.FractionalPercent, key, def string, errs *config.Errors) share {
-	return share{
-		value: config.FractionalPercent(p.Field("percentage"), m, config.Fraction{Denominator: 100}, errs),
-		key:   or(key, "fault.http."+def),
+func (e *Env) percentage(
+	p *config.Path, m *typev3.FractionalPercent, key, def string, errs *config.Errors,
+) config.RuntimeFraction {
+	return config.RuntimeFraction{
+		Default: config.FractionalPercent(p.Field("percentage"), m, config.Fraction{Denominator: 100}, errs),
+		Key:     cmp.Or(key, "fault.http."+def), Lookup: e.Runtime,
 	}
 }
-
-// nodeScope cleans the name of a downstream cluster, which a client gives, for a name of stats.
-func nodeScope(name string) string { return strings.TrimSpace(name) }

@@ -2,12 +2,15 @@ package fault
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"sidecar/api/filter"
 	"sidecar/api/header"
 	"sidecar/api/stream"
 	"sidecar/internal/buf"
+	"sidecar/internal/config"
+	"sidecar/internal/grpchttp"
 )
 
 // The headers by which a request asks for faults.
@@ -122,7 +125,7 @@ func (f *Filter) begin() {
 
 // node counts by the cluster that the client says it is of.
 func (f *Filter) node(stat string) {
-	name := nodeScope(f.request.Value(header.XEnvoyDownstreamServiceCluster))
+	name := strings.TrimSpace(f.request.Value(header.XEnvoyDownstreamServiceCluster))
 	if name == "" || !f.set.perNode || !f.cfg.counts(name) {
 		return
 	}
@@ -130,19 +133,14 @@ func (f *Filter) node(stat string) {
 }
 
 // hit decides by chance. A header may make the share smaller.
-func (f *Filter) hit(s *share, h *header.Map, name string) bool {
-	v := s.value
-	if f.cfg.env.Runtime != nil {
-		if r, ok := f.cfg.env.Runtime(s.key); ok {
-			v = r
-		}
-	}
+func (f *Filter) hit(s *config.RuntimeFraction, h *header.Map, name string) bool {
+	v := s.Now()
 	if name != "" {
 		if n, ok := number(h, name); ok && n < uint64(v.Numerator) {
 			v.Numerator = uint32(n)
 		}
 	}
-	return v.Numerator > 0 && f.cfg.env.Random()%uint64(v.Denominator) < uint64(v.Numerator)
+	return v.Hit(f.cfg.env.Random())
 }
 
 func number(h *header.Map, name string) (uint64, bool) {
@@ -211,7 +209,7 @@ func (f *Filter) maybeAbort(t *stream.Turn) bool {
 		}
 	}
 	if grpc >= 0 && status == 0 {
-		status = grpcHTTP(grpc)
+		status = grpchttp.HTTPFromStatus(strconv.Itoa(grpc))
 	}
 	f.begin()
 	f.cfg.stats.Aborts.Inc()
@@ -221,18 +219,6 @@ func (f *Filter) maybeAbort(t *stream.Turn) bool {
 		GRPCStatus: grpc,
 	})
 	return true
-}
-
-// grpcHTTP is the status that a client which does not speak gRPC gets for a gRPC status
-// (Grpc::Utility::grpcToHttpStatus).
-func grpcHTTP(status int) int {
-	table := [...]int{
-		200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401,
-	}
-	if status < len(table) {
-		return table[status]
-	}
-	return 500
 }
 
 func (f *Filter) throttle(h *header.Map) {

@@ -182,10 +182,7 @@ func (f *Filter) emit() {
 	if f.counts == nil {
 		f.counts = &counts{}
 		i := f.s.Info()
-		if i.FilterState == nil {
-			i.FilterState = map[string]stream.FilterObject{}
-		}
-		i.FilterState[Name] = stream.FilterObject{Value: f.counts}
+		i.SetFilterState(Name, stream.FilterObject{Value: f.counts})
 	}
 	f.counts.requests, f.counts.responses = f.request.Count, f.response.Count
 }

@@ -1,6 +1,7 @@
 package istiostats
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -166,7 +167,7 @@ func compile(m *statspb.PluginConfig, direction int32, env Env) (*Config, error)
 		c.ticker = &rotation{every: every, grace: grace}
 	}
 	build := env.Store.NewVector("istiocustom.istio_build", stats.KindGauge, stats.Unspecified)
-	version := or(env.Version, unknown)
+	version := cmp.Or(env.Version, unknown)
 	build.Gauge([]byte(version), func() []stats.Tag {
 		return []stats.Tag{{Name: "component", Value: "proxy"}, {Name: "tag", Value: version}}
 	}).Set(1)

@@ -1,6 +1,7 @@
 package istiostats
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,13 +80,6 @@ const (
 	latest  = "latest"
 )
 
-func or(v, fallback string) string {
-	if v == "" {
-		return fallback
-	}
-	return v
-}
-
 // values are those of all dimensions of one stream or connection.
 type values struct {
 	dim  [numDimensions]string
@@ -97,7 +91,7 @@ func (v *values) fill(c *Config, info *stream.Info, peer *workload.Workload) {
 	s := serviceOf(info.Cluster, info.ClusterMetadata)
 	if s.host == "" && c.hostFallback && info.Request != nil {
 		s.host = info.Request.Value(header.Authority)
-		s.name = or(s.name, s.host)
+		s.name = cmp.Or(s.name, s.host)
 	}
 	down, up := info.Conn.TLS, info.Upstream.TLS
 	if c.inbound {
@@ -143,20 +137,20 @@ func (v *values) party(first int, w *workload.Workload, principal string) {
 			dimDestinationCluster,
 		}
 	}
-	v.dim[at[0]] = or(w.Name, unknown)
-	v.dim[at[1]] = or(w.CanonicalName, unknown)
-	v.dim[at[2]] = or(w.CanonicalRevision, latest)
-	v.dim[at[3]] = or(w.Namespace, unknown)
-	v.dim[at[4]] = or(principal, unknown)
-	v.dim[at[5]] = or(w.App, unknown)
-	v.dim[at[6]] = or(w.Version, unknown)
-	v.dim[at[7]] = or(w.Cluster, unknown)
+	v.dim[at[0]] = cmp.Or(w.Name, unknown)
+	v.dim[at[1]] = cmp.Or(w.CanonicalName, unknown)
+	v.dim[at[2]] = cmp.Or(w.CanonicalRevision, latest)
+	v.dim[at[3]] = cmp.Or(w.Namespace, unknown)
+	v.dim[at[4]] = cmp.Or(principal, unknown)
+	v.dim[at[5]] = cmp.Or(w.App, unknown)
+	v.dim[at[6]] = cmp.Or(w.Version, unknown)
+	v.dim[at[7]] = cmp.Or(w.Cluster, unknown)
 }
 
 func (v *values) service(s service, name, namespace string) {
-	v.dim[dimDestinationService] = or(or(s.host, name), unknown)
-	v.dim[dimDestinationServiceName] = or(or(s.name, name), unknown)
-	v.dim[dimDestinationServiceNamespace] = or(or(s.namespace, namespace), unknown)
+	v.dim[dimDestinationService] = cmp.Or(cmp.Or(s.host, name), unknown)
+	v.dim[dimDestinationServiceName] = cmp.Or(cmp.Or(s.name, name), unknown)
+	v.dim[dimDestinationServiceNamespace] = cmp.Or(cmp.Or(s.namespace, namespace), unknown)
 }
 
 func principals(t *stream.TLSInfo) (own, peer string) {

@@ -1,6 +1,7 @@
 package istiostats
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -118,7 +119,7 @@ func (e *expression) eval(at *attributes) string {
 	if e.path == "" {
 		return e.text
 	}
-	return or(e.read(at), unknown)
+	return cmp.Or(e.read(at), unknown)
 }
 
 func (e *expression) read(at *attributes) string {

@@ -155,10 +155,7 @@ func (f *Filter) learn(h *header.Map, key string) (id, md bool) {
 	if md {
 		if w := workload.FromHeader(text, f.cfg.labels); w != nil {
 			info := f.s.Info()
-			if info.FilterState == nil {
-				info.FilterState = map[string]stream.FilterObject{}
-			}
-			info.FilterState[key] = stream.FilterObject{Value: w}
+			info.SetFilterState(key, stream.FilterObject{Value: w})
 		}
 		h.Remove(headerMD)
 	}

@@ -114,10 +114,7 @@ func (c *Config) NewNetworkFilter(conn *filter.Connection) any {
 	}
 	c.stats.Found.Inc()
 	f := &Filter{cfg: c, conn: conn}
-	if conn.Info.FilterState == nil {
-		conn.Info.FilterState = map[string]stream.FilterObject{}
-	}
-	conn.Info.FilterState[key] = stream.FilterObject{Value: &f.peer}
+	conn.Info.SetFilterState(key, stream.FilterObject{Value: &f.peer})
 	return f
 }
 

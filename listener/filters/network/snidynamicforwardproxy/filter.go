@@ -93,11 +93,8 @@ func (f *Filter) OnNewConnection(*stream.Turn) bool {
 	if f.info.SNI == "" {
 		return true
 	}
-	if f.info.FilterState == nil {
-		f.info.FilterState = map[string]stream.FilterObject{}
-	}
 	if _, ok := f.info.FilterState[cluster.DynamicPortKey]; !ok {
-		f.info.FilterState[cluster.DynamicPortKey] = stream.FilterObject{Value: int64(f.cfg.port)}
+		f.info.SetFilterState(cluster.DynamicPortKey, stream.FilterObject{Value: int64(f.cfg.port)})
 	}
 	name, ok := cluster.ForwardName(f.info, f.cfg.port)
 	if !ok {

@@ -275,10 +275,7 @@ func (s *session) keep(key string, a answered) {
 	if a == nil {
 		return
 	}
-	if s.info.FilterState == nil {
-		s.info.FilterState = map[string]stream.FilterObject{}
-	}
-	s.info.FilterState[key] = stream.FilterObject{Value: a}
+	s.info.SetFilterState(key, stream.FilterObject{Value: a})
 }
 
 // runTunnel moves bytes both ways until both have ended.

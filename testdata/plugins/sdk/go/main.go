@@ -1,6 +1,6 @@
 //go:build wasip1
 
-// See ../README.md.
+// Command main is the plugin of ../README.md, written to the ABI.
 package main
 
 import (
