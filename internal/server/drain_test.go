@@ -81,7 +81,7 @@ func ask(t *testing.T, fr *http2.Framer, path string) {
 
 // TestHTTP2_Idle ends connections that are idle: first a GOAWAY that still takes streams, drain_timeout
 // later one that names the last, then the end.
-func TestHTTP2_Idle(t *testing.T) {
+func TestHTTP2_Idle(t *testing.T) { //nolint:tparallel // what both have ended is counted
 	t.Parallel()
 	text := strings.Replace(versions(upstream(t, "one"), false, ""), "          stat_prefix: in\n",
 		"          stat_prefix: in\n          drain_timeout: 0.05s\n"+

@@ -6,10 +6,9 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"sidecar/api/filter"
 	exchangepb "sidecar/api/sidecar/istio/exchange"
 	statspb "sidecar/api/sidecar/istio/stats"
-
-	"sidecar/api/filter"
 	"sidecar/api/stream"
 	"sidecar/listener/filters/http/alpn"
 	"sidecar/listener/filters/http/istiostats"

@@ -11,9 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/proto"
-
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/proto"
 
 	"sidecar/internal/config"
 	"sidecar/internal/config/source"
@@ -109,6 +108,7 @@ func notBuilt() map[string][]string {
 // TestIstio_Captures gives the process everything that istiod sends, scenario by scenario: it is in
 // force, or refused by the name of what is not built.
 func TestIstio_Captures(t *testing.T) {
+	t.Parallel()
 	list, err := filepath.Glob(istioDir + "/*.pb.gz")
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func answered(t *testing.T, srv *xdstest.Server, url string) xdstest.Event {
 // refusals splits a NACK into its reasons; one that was cut off at the end is left out.
 func refusals(nack string) (out []string) {
 	for line := range strings.Lines(nack) {
-		for _, w := range strings.Split(line, ", outbound|") {
+		for w := range strings.SplitSeq(line, ", outbound|") {
 			if w = strings.TrimSpace(w); w != "" && !strings.HasSuffix(w, "...(truncated)") {
 				out = append(out, w)
 			}

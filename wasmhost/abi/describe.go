@@ -1,6 +1,7 @@
 package abi
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
@@ -272,11 +273,13 @@ func result(in *engine.Instance, kind string, a engine.Args, at int) (string, bo
 			n = 8
 		}
 		b, ok := in.Bytes(a.U32(i), n)
-		var v uint64
-		for j := len(b) - 1; j >= 0; j-- {
-			v = v<<8 | uint64(b[j])
+		switch {
+		case !ok || a.U32(i) == 0:
+			return 0, false
+		case n == 8:
+			return binary.LittleEndian.Uint64(b), true
 		}
-		return v, ok && a.U32(i) != 0
+		return uint64(binary.LittleEndian.Uint32(b)), true
 	}
 	v, ok := read(at)
 	if !ok {
