@@ -134,12 +134,8 @@ func (r *Running) fetch() {
 			return
 		}
 		r.settled() // Whoever waits goes on without it, as with any failed plugin.
-		timer := time.NewTimer(wait + rand.N(wait/5+1))
-		select {
-		case <-r.ctx.Done():
-			timer.Stop()
+		if task.Sleep(r.ctx, wait+rand.N(wait/5+1)) != nil {
 			return
-		case <-timer.C:
 		}
 		wait = min(2*wait, lastRetry)
 	}

@@ -121,7 +121,7 @@ func (s *Stream) run(ctx context.Context) {
 			break
 		}
 		s.opts.Handler.Closed(gen, err)
-		if !sleep(ctx, b.wait()) {
+		if task.Sleep(ctx, b.wait()) != nil {
 			break
 		}
 	}
@@ -199,7 +199,7 @@ func (s *Stream) send(ctx context.Context, st grpc.ClientStream, limit *bucket) 
 		if d := limit.take(time.Now()); d > 0 {
 			s.opts.Stats.RateLimitEnforced.Inc()
 			s.opts.Stats.PendingRequests.Set(int64(waiting + 1))
-			if !sleep(ctx, d) {
+			if task.Sleep(ctx, d) != nil {
 				return
 			}
 		}
@@ -220,18 +220,6 @@ func (s *Stream) pop() (m proto.Message, waiting int) {
 	}
 	m, s.queue = s.queue[0], s.queue[1:]
 	return m, len(s.queue)
-}
-
-// sleep waits for d; false means that ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // bucket is a token bucket; nil never makes anyone wait.

@@ -23,6 +23,7 @@ import (
 	wasmv1 "sidecar/api/sidecar/wasm/v1"
 	"sidecar/api/stream"
 	"sidecar/internal/log"
+	"sidecar/internal/task"
 	"sidecar/wasmhost"
 	wasmhttp "sidecar/wasmhost/plugin/http"
 )
@@ -522,10 +523,5 @@ func (r *runner) waitFor(ctx context.Context, d time.Duration) {
 		return
 	}
 	r.out.line("\nwait %s:", d)
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
+	_ = task.Sleep(ctx, d) // the end of ctx is seen at the next step
 }
